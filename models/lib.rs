@@ -1,0 +1,1 @@
+//! Reference architectures as graph builders at Tiny, Small and Full size.

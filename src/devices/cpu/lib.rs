@@ -1,0 +1,1 @@
+//! The cpu device: capability table, kernels, driver.

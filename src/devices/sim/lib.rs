@@ -1,0 +1,1 @@
+//! The sim device: capability table, kernels, driver.

@@ -1,0 +1,1 @@
+//! The wgpu device: capability table, kernels, driver.

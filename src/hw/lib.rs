@@ -1,0 +1,1 @@
+//! Processors, profiles, detection, machines, links and what work costs on them.

@@ -1,0 +1,1 @@
+//! The operator dictionary: one row per operator with its whole truth.

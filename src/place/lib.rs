@@ -1,0 +1,1 @@
+//! Placement, schedule and memory as numbers: problems, solvers, bounds, an independent checker.

@@ -1,0 +1,1 @@
+//! The static execution plan as messages: encode, bounded decode, check, text.

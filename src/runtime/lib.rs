@@ -1,0 +1,1 @@
+//! Plan to session: arenas, queues, events, drivers, trace.
