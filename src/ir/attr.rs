@@ -1,0 +1,196 @@
+//! Attributes of nodes.
+
+use crate::{DType, Dim, Tensor};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// The value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attr {
+    Int(i64),
+    Float(f32),
+    Str(String),
+    Ints(Vec<i64>),
+    Floats(Vec<f32>),
+    Strs(Vec<String>),
+    DType(DType),
+    /// Sizes that may hold symbols.
+    Dims(Vec<Dim>),
+    Tensor(Tensor),
+}
+
+/// Attributes by name, in name order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attrs(BTreeMap<String, Attr>);
+
+impl Attrs {
+    /// No attributes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with `name` set.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Attr>) -> Self {
+        self.set(name, value);
+        self
+    }
+
+    /// Sets `name`.
+    pub fn set(&mut self, name: &str, value: impl Into<Attr>) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    /// Removes `name`.
+    pub fn remove(&mut self, name: &str) -> Option<Attr> {
+        self.0.remove(name)
+    }
+
+    /// The attribute `name`.
+    pub fn get(&self, name: &str) -> Option<&Attr> {
+        self.0.get(name)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them in name order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Attr)> {
+        self.0.iter().map(|(k, v)| (k.as_str(), v))
+    }
+
+    /// An integer.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        match self.get(name)? {
+            Attr::Int(v) => Some(*v),
+            _ => None,
+        }
+    }
+
+    /// An integer, or `default` when absent.
+    pub fn int_or(&self, name: &str, default: i64) -> i64 {
+        self.int(name).unwrap_or(default)
+    }
+
+    /// A flag: an integer that is not zero; false when absent.
+    pub fn flag(&self, name: &str) -> bool {
+        self.int(name).is_some_and(|v| v != 0)
+    }
+
+    /// A float, or `default` when absent.
+    pub fn float_or(&self, name: &str, default: f32) -> f32 {
+        match self.get(name) {
+            Some(Attr::Float(v)) => *v,
+            _ => default,
+        }
+    }
+
+    /// A string.
+    pub fn str(&self, name: &str) -> Option<&str> {
+        match self.get(name)? {
+            Attr::Str(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A list of integers; also from dims that are all known, and from one integer.
+    pub fn ints(&self, name: &str) -> Option<Vec<i64>> {
+        match self.get(name)? {
+            Attr::Ints(v) => Some(v.clone()),
+            Attr::Int(v) => Some(vec![*v]),
+            Attr::Dims(v) => v.iter().map(Dim::as_known).collect(),
+            _ => None,
+        }
+    }
+
+    /// A list of dims; also from integers.
+    pub fn dims(&self, name: &str) -> Option<Vec<Dim>> {
+        match self.get(name)? {
+            Attr::Dims(v) => Some(v.clone()),
+            Attr::Ints(v) => Some(v.iter().map(|&d| Dim::known(d)).collect()),
+            Attr::Int(v) => Some(vec![Dim::known(*v)]),
+            _ => None,
+        }
+    }
+
+    /// An element type.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        match self.get(name)? {
+            Attr::DType(v) => Some(*v),
+            _ => None,
+        }
+    }
+
+    /// A tensor.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        match self.get(name)? {
+            Attr::Tensor(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// The attributes with symbols replaced by the values `lookup` gives; fully known dims become integers.
+    #[must_use]
+    pub fn bind(&self, lookup: &dyn Fn(&str) -> Option<i64>) -> Self {
+        let bound = self.0.iter().map(|(name, attr)| {
+            let attr = match attr {
+                Attr::Dims(dims) => {
+                    let dims: Vec<Dim> =
+                        dims.iter().map(|d| d.substitute(&|n| lookup(n).map(Dim::known))).collect();
+                    simplify_dims(dims)
+                }
+                other => other.clone(),
+            };
+            (name.clone(), attr)
+        });
+        Self(bound.collect())
+    }
+
+    /// A canonical text of all attributes: equal attributes give equal keys, different ones differ.
+    pub fn key(&self) -> String {
+        let mut key = String::new();
+        for (name, attr) in &self.0 {
+            // Writing to a String cannot fail.
+            let _ = match attr {
+                Attr::Float(v) => write!(key, "{name}=f{:08x};", v.to_bits()),
+                Attr::Floats(v) => {
+                    let bits: Vec<String> = v.iter().map(|v| format!("{:08x}", v.to_bits())).collect();
+                    write!(key, "{name}=F{};", bits.join(","))
+                }
+                Attr::Tensor(t) => write!(key, "{name}=T{};", t.key()),
+                Attr::Dims(d) => write!(key, "{name}=D{d:?};"),
+                other => write!(key, "{name}={other:?};"),
+            };
+        }
+        key
+    }
+}
+
+/// Known dims are held as integers, so that equal attributes compare equal.
+pub(crate) fn simplify_dims(dims: Vec<Dim>) -> Attr {
+    match dims.iter().map(Dim::as_known).collect::<Option<Vec<i64>>>() {
+        Some(ints) => Attr::Ints(ints),
+        None => Attr::Dims(dims),
+    }
+}
+
+macro_rules! from {
+    ($($ty:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$ty> for Attr {
+            fn from(value: $ty) -> Self {
+                Self::$variant(value.into())
+            }
+        })*
+    };
+}
+
+from! { i64 => Int, f32 => Float, &str => Str, String => Str, Vec<i64> => Ints, &[i64] => Ints, Vec<f32> => Floats,
+DType => DType, Tensor => Tensor }
+
+impl From<Vec<Dim>> for Attr {
+    fn from(dims: Vec<Dim>) -> Self {
+        simplify_dims(dims)
+    }
+}
