@@ -1,1 +1,38 @@
-//! The operator dictionary: one row per operator with its whole truth.
+//! The operator dictionary: one row per operator with its whole truth, so that import, verification, the
+//! e-graph, reference runs, costing, rule tests and docs follow from it.
+//!
+//! **Contract.** A row is an `OpDef`; `registry()` is the one list of them.
+//!
+//! **Invariants.** An operator knows nothing of passes, devices or ONNX bytes (ONNX *names* are data). Evaluation
+//! is slow and follows the definition; speed is the devices' business.
+//!
+//! **Reading order.** `common` (shape rules, readers, samplers), then any family file. A new operator is one
+//! row in a family file and its name in that file's `ROWS`.
+
+pub mod common;
+mod example;
+
+use partita_ir::{OpDef, OpRef, Registry};
+use std::sync::LazyLock;
+
+/// The families; each file lists its own rows.
+const FAMILIES: &[&[&OpDef]] = &[example::ROWS];
+
+static SORTED: LazyLock<Vec<&'static OpDef>> = LazyLock::new(|| {
+    let mut rows: Vec<&'static OpDef> = FAMILIES.iter().flat_map(|f| f.iter().copied()).collect();
+    rows.sort_by_key(|row| row.name);
+    rows
+});
+
+/// All operators.
+pub fn registry() -> Registry {
+    Registry::new(&SORTED)
+}
+
+/// The operator called `name`; for code that names operators of this very dictionary.
+///
+/// # Panics
+/// Never for names in the dictionary; a unit test of every caller's table covers the names it uses.
+pub fn op(name: &str) -> Option<OpRef> {
+    registry().get(name)
+}
