@@ -87,7 +87,7 @@ fn attributes(graph: &Graph, found: &mut Vec<Diag>) {
         for (name, attr) in node.attrs.iter() {
             match node.op.attr(name) {
                 None => {
-                    found.push(here(Diag::new("V013", format!("{} has no attribute {name}", node.op.name))))
+                    found.push(here(Diag::new("V013", format!("{} has no attribute {name}", node.op.name))));
                 }
                 Some(def) if !has_kind(attr, def.kind) => {
                     let text = format!("attribute {name} must be of kind {:?}", def.kind);

@@ -38,5 +38,6 @@ fn eval_relu(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
 
 fn lower_relu(_: &ScalarCtx, b: &mut TileBuilder, x: &[Reg]) -> Option<Reg> {
     let zero = b.constant(x[0], 0.0);
-    Some(b.binary(TileOp::Max, x[0], zero))
+    // In this order NaN stays NaN.
+    Some(b.binary(TileOp::Max, zero, x[0]))
 }

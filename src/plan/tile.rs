@@ -34,7 +34,9 @@ pub enum TileOp {
     Mul = 4,
     /// Int division truncates towards zero; by zero gives 0.
     Div = 5,
+    /// `a > b ? a : b`, so b where either is NaN.
     Max = 6,
+    /// `a < b ? a : b`, so b where either is NaN.
     Min = 7,
     /// Float only.
     Pow = 8,
