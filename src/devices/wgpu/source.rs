@@ -34,10 +34,8 @@ impl<'a> Shader<'a> {
         }
         let access = if read_only { "read" } else { "read_write" };
         let at = self.bindings.len();
-        let _ = writeln!(
-            self.text,
-            "@group(0) @binding({at}) var<storage, {access}> {name}: array<{element}>;"
-        );
+        let _ =
+            writeln!(self.text, "@group(0) @binding({at}) var<storage, {access}> {name}: array<{element}>;");
         self.bindings.push(Binding { slot, read_only });
     }
 

@@ -194,7 +194,13 @@ pub(crate) fn pad(step: &Step) -> Result<Vec<Dispatch>, RuntimeError> {
     let (x, y) = (step.input(0)?, step.output(0)?);
     let n = x.shape.len();
     let pads = step.list("pads", 2 * n, 0)?;
-    if y.shape.len() != n || x.shape.iter().zip(&y.shape).enumerate().any(|(k, (a, b))| *a as i64 + pads[k] + pads[n + k] != *b as i64) {
+    if y.shape.len() != n
+        || x.shape
+            .iter()
+            .zip(&y.shape)
+            .enumerate()
+            .any(|(k, (a, b))| *a as i64 + pads[k] + pads[n + k] != *b as i64)
+    {
         return Err(step.error("the pads do not match the result's shape"));
     }
     let mode = step.kernel.string("mode").unwrap_or("constant");

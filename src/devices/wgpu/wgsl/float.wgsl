@@ -303,10 +303,8 @@ fn pow_magnitude(a: f32, y: f32) -> f32 {
     if (a == 1.0) { return 1.0; }
     if (a == 0.0 || is_inf(a)) { return select(0.0, inf_f(), (a == 0.0) == (y < 0.0)); }
     if (is_inf(y)) { return select(0.0, inf_f(), (a > 1.0) == (y > 0.0)); }
-    if (abs(y) == 0.5) {
-        let s = sqrt(a);
-        return select(s, 1.0 / s, y < 0.0);
-    }
+    if (y == 0.5) { return sqrt(a); }
+    if (y == -0.5) { return 1.0 / sqrt(a); }
     if (round(y) == y && abs(y) <= 64.0) {
         let p = pow_int(a, u32(abs(y)));
         if (y > 0.0) { return p; }
