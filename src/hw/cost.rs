@@ -39,7 +39,7 @@ pub struct Work {
     /// Bytes of constants read.
     pub weight_bytes: f64,
     /// Kernels started.
-    pub launches: f64,
+    pub launches: u32,
 }
 
 impl Work {
@@ -51,7 +51,7 @@ impl Work {
             bytes_read: 0.0,
             bytes_written: 0.0,
             weight_bytes: 0.0,
-            launches: 1.0,
+            launches: 1,
         }
     }
 
@@ -128,7 +128,7 @@ pub fn estimate(device: &Device, work: &Work) -> Option<Estimate> {
     let (compute_us, rate_origin) = compute_us(device, work)?;
     let (memory_us, memory_origin) = memory_us(device, work)?;
     let launch_each = device.launch_us.as_ref().map_or(defaults::launch_us(device.kind).0, |fact| fact.value);
-    let launch_us = work.launches * launch_each;
+    let launch_us = f64::from(work.launches) * launch_each;
     let bound = if launch_us >= compute_us.max(memory_us) {
         Bound::Launch
     } else if memory_us > compute_us {

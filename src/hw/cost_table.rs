@@ -102,12 +102,8 @@ impl CostTable {
 }
 
 fn read_measurement(mut entry: Table<'_>) -> Result<Measurement, HwError> {
-    let us = entry.number("us")?;
-    let us = us.ok_or_else(|| {
-        entry.error_at(Code::MissingField, entry.offset, format!("{} has no `us`", entry.what), "")
-    })?;
     let measurement = Measurement {
-        us,
+        us: entry.number("us")?.ok_or_else(|| entry.missing("us"))?,
         origin: entry.need_word("origin")?,
         date: entry.need_word("date")?,
         samples: entry.small_count("samples")?,

@@ -38,8 +38,8 @@ impl Machine {
             match device.driver {
                 Driver::Cpu => complete_cpu(device, cpu, profiles),
                 Driver::Wgpu => {
-                    if let Some(match_) = matching(device, &found) {
-                        adopt(device, match_);
+                    if let Some(other) = matching(device, &found) {
+                        adopt(device, other);
                     }
                 }
                 Driver::Sim => {}
@@ -94,6 +94,7 @@ fn adopt(device: &mut Device, found: &Device) {
         device.caches.clone_from(&found.caches);
     }
     device.adapter.clone_from(&found.adapter);
+    device.profile.clone_from(&found.profile);
 }
 
 fn cpu_device(cpu: &CpuInfo, profiles: &Profiles) -> Device {

@@ -293,6 +293,11 @@ impl Device {
         self.bandwidth_gbs.as_ref().map(|fact| fact.value * 1e3)
     }
 
+    /// Rent for a time of `us` microseconds in USD; `None` when no price is known.
+    pub fn rent_usd(&self, us: f64) -> Option<f64> {
+        self.usd_per_hour.as_ref().map(|fact| fact.value * us / 3.6e9)
+    }
+
     /// True when something of this machine computes: not a simulation.
     pub fn runs_here(&self) -> bool {
         self.driver != Driver::Sim

@@ -102,7 +102,6 @@ fn read_link(mut table: Table<'_>) -> Result<Interconnect, HwError> {
     }
     remarks.extend(table.words("estimated")?.into_iter().map(|field| format!("estimated: {field}")));
     let hop = table.number("hop_latency_us")?;
-    let provenance = table.choice("provenance", Provenance::parse, &["checked", "mixed", "recalled"])?;
     let link = Interconnect {
         id: table.need_word("id")?,
         kind: table.need_word("kind")?,
@@ -110,7 +109,7 @@ fn read_link(mut table: Table<'_>) -> Result<Interconnect, HwError> {
         gbs_per_link_dir: table.number("gbs_per_link_dir")?,
         efficiency: table.number("eff")?,
         latency_us: table.number("latency_us")?.or(hop),
-        provenance: provenance.unwrap_or(Provenance::Recalled),
+        provenance: table.need_choice("provenance", Provenance::parse, &["checked", "mixed", "recalled"])?,
         source: table.need_word("source")?,
         remarks,
     };

@@ -1,4 +1,17 @@
 //! Reading machine files.
+//!
+//! Top level: `schema = 1`, `name`, `host` (name of the device that holds inputs and outputs; the first CPU when
+//! absent), any number of `[[device]]` and `[[link]]`.
+//!
+//! A device has `name` and `driver` ("cpu", "wgpu", "sim"), and may have `profile` (an id), `kind`, `title`, `cores`,
+//! `threads`, `isa`, `caches`, `shared_memory`, `f32_as` ("tf32", "bf16", "fp16", "none"); with the wgpu driver
+//! `adapter`, `adapter_name`, `adapter_type`, `max_buffer_bytes`. Its figures are `memory_gb`, `memory_gib` or
+//! `memory_bytes`, `bandwidth_gbs`, `launch_us`, `matmul_efficiency`, `matmul_efficiency_8bit`, `memory_efficiency`,
+//! `power_w`, `usd_per_hour`, and `dense.FORMAT` and `vector.FORMAT` in TFLOPS or TOPS. Each figure may name where it
+//! comes from in `origin."FIGURE"` (`origin.memory` for the memory in any unit).
+//!
+//! A link has `from` and `to`, and `kind` (an id of the interconnect table), `latency_us`, `gbs` (attained, one
+//! direction), `one_way`, `origin`.
 
 use std::collections::BTreeMap;
 
@@ -82,9 +95,7 @@ fn read_devices(root: &mut Table<'_>, profiles: &Profiles) -> Result<(Vec<Device
 }
 
 fn read_device(name: &str, mut table: Table<'_>, profiles: &Profiles) -> Result<Device, HwError> {
-    table.need_word("driver")?;
-    let drivers = Driver::ALL.map(Driver::as_str);
-    let driver = table.choice("driver", Driver::parse, &drivers)?.unwrap_or(Driver::Sim);
+    let driver = table.need_choice("driver", Driver::parse, &Driver::ALL.map(Driver::as_str))?;
     let profile = read_profile(&mut table, profiles)?;
     let kinds = Kind::ALL.map(Kind::as_str);
     let kind = table.choice("kind", Kind::parse, &kinds)?.or(profile.map(|profile| profile.kind));
@@ -159,16 +170,10 @@ fn read_adapter(table: &mut Table<'_>) -> Result<AdapterRef, HwError> {
 
 fn read_cache(mut table: Table<'_>) -> Result<Cache, HwError> {
     let kind = table.choice("kind", CacheKind::parse, &["data", "instruction", "unified"])?;
-    let level = table.small_count("level")?;
-    let bytes = table.count("bytes")?;
-    let (Some(level), Some(bytes)) = (level, bytes) else {
-        let message = format!("{} needs `level` and `bytes`", table.what);
-        return Err(table.error_at(Code::MissingField, table.offset, message, ""));
-    };
     let cache = Cache {
-        level,
+        level: table.small_count("level")?.ok_or_else(|| table.missing("level"))?,
         kind: kind.unwrap_or(CacheKind::Unified),
-        bytes,
+        bytes: table.count("bytes")?.ok_or_else(|| table.missing("bytes"))?,
         shared_by: table.small_count("shared_by")?.unwrap_or(1),
         instances: table.small_count("instances")?.unwrap_or(1),
         line_bytes: table.small_count("line_bytes")?,

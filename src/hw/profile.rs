@@ -312,7 +312,7 @@ impl Profiles {
     /// Code and hint for an id that is not here.
     pub(crate) fn unknown(&self, id: &str) -> (Code, String) {
         let ids = self.list.iter().map(|profile| profile.id.as_str());
-        (Code::UnknownProfile, did_you_mean(id, ids, "list them with `partita profiles`"))
+        (Code::UnknownProfile, did_you_mean(id, ids, "ids look like nvidia-h100-sxm5-80gb"))
     }
 }
 

@@ -46,7 +46,7 @@ fn processor(mut table: Table<'_>) -> Result<Profile, HwError> {
     let profile = Profile {
         id: table.need_word("id")?,
         name: table.need_word("name")?,
-        kind: need(&mut table, "kind", Kind::parse, &kinds)?,
+        kind: table.need_choice("kind", Kind::parse, &kinds)?,
         vendor: table.need_word("vendor")?,
         arch: table.need_word("arch")?,
         year: table.small_count("year")?,
@@ -66,7 +66,7 @@ fn processor(mut table: Table<'_>) -> Result<Profile, HwError> {
         price: extra(&mut table, "price")?,
         detect: extra(&mut table, "detect")?,
         links: table.tables("link")?.into_iter().map(link).collect::<Result<_, _>>()?,
-        provenance: need(&mut table, "provenance", Provenance::parse, &["checked", "mixed", "recalled"])?,
+        provenance: table.need_choice("provenance", Provenance::parse, &["checked", "mixed", "recalled"])?,
         sources: table.words("sources")?,
         estimated: table.words("estimated")?,
         notes: table.word("notes")?.unwrap_or_default(),
@@ -77,17 +77,6 @@ fn processor(mut table: Table<'_>) -> Result<Profile, HwError> {
     }
     table.finish()?;
     Ok(profile)
-}
-
-fn need<T>(
-    table: &mut Table<'_>,
-    key: &str,
-    parse: impl Fn(&str) -> Option<T>,
-    known: &[&str],
-) -> Result<T, HwError> {
-    table.need_word_at(key)?;
-    let value = table.choice(key, parse, known)?;
-    value.ok_or_else(|| table.error_at(Code::MissingField, table.offset, format!("no `{key}`"), ""))
 }
 
 fn extra(table: &mut Table<'_>, key: &str) -> Result<Extra, HwError> {
@@ -120,24 +109,9 @@ fn sparsity(mut table: Table<'_>) -> Result<Sparsity, HwError> {
 }
 
 fn memory(mut table: Table<'_>) -> Result<ProfileMemory, HwError> {
-    let capacity = table.number("capacity")?;
-    let unit = table.word_at("capacity_unit")?;
-    let scale = match (capacity, &unit) {
-        (None, _) => 0.0,
-        (Some(_), Some(unit)) => unit_bytes(unit.value).ok_or_else(|| {
-            let message = format!("the capacity unit {:?} is unknown", unit.value);
-            table.error_at(Code::BadValue, unit.offset, message, "one of MB, MiB, GB, GiB")
-        })?,
-        (Some(_), None) => {
-            return Err(table.need_word("capacity_unit").err().unwrap_or_else(|| {
-                table.error_at(Code::MissingField, table.offset, "no capacity unit".to_owned(), "")
-            }));
-        }
-    };
-    let technology = table.word("type")?;
     let memory = ProfileMemory {
-        technology,
-        capacity_bytes: capacity.map(|capacity| (capacity * scale).round() as u64),
+        technology: table.word("type")?,
+        capacity_bytes: capacity(&mut table)?,
         usable_bytes: table.count("usable_bytes")?,
         bandwidth_gbs: table.number("bandwidth_gbs")?,
         measured_bandwidth_gbs: table.number("measured_bandwidth_gbs")?,
@@ -146,6 +120,15 @@ fn memory(mut table: Table<'_>) -> Result<ProfileMemory, HwError> {
     };
     table.finish()?;
     Ok(memory)
+}
+
+/// Capacity in bytes; a number without its unit is an error, because GB and GiB differ by 7 %.
+fn capacity(table: &mut Table<'_>) -> Result<Option<u64>, HwError> {
+    let number = table.number("capacity")?;
+    let unit = table.choice("capacity_unit", unit_bytes, &["MB", "MiB", "GB", "GiB"])?;
+    let Some(number) = number else { return Ok(None) };
+    let unit = unit.ok_or_else(|| table.missing("capacity_unit"))?;
+    Ok(Some((number * unit).round() as u64))
 }
 
 fn memory_remarks(table: &mut Table<'_>) -> Result<BTreeMap<String, String>, HwError> {

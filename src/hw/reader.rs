@@ -103,7 +103,8 @@ impl<'t> Table<'t> {
         self.error_at(Code::WrongType, value.span().start, message, "")
     }
 
-    fn missing(&self, key: &str) -> HwError {
+    /// The error for a field that must be there.
+    pub(crate) fn missing(&self, key: &str) -> HwError {
         let message = format!("{} has no `{key}`", self.what);
         self.error_at(Code::MissingField, self.offset, message, &format!("add `{key} = ...`"))
     }
@@ -146,6 +147,16 @@ impl<'t> Table<'t> {
             let message = format!("`{key}` of {} cannot be {:?}", self.what, at.value);
             self.error_at(Code::BadValue, at.offset, message, &format!("one of {}", known.join(", ")))
         })
+    }
+
+    /// The same for a word that must be there.
+    pub(crate) fn need_choice<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        known: &[&str],
+    ) -> Result<T, HwError> {
+        self.choice(key, parse, known)?.ok_or_else(|| self.missing(key))
     }
 
     /// A finite number above zero, integer or float.

@@ -20,17 +20,17 @@ fn cost(profile: &str, work: &Work) -> Estimate {
 }
 
 /// One decoding step: every weight is read once; kernels per layer as frameworks launch them.
-fn decode(parameters: f64, bytes_each: f64, layers: f64, precision: Precision) -> Work {
+fn decode(parameters: f64, bytes_each: f64, layers: u32, precision: Precision) -> Work {
     let mut work = Work::new(WorkKind::Dense).with_flops(precision, 2.0 * parameters);
     work.weight_bytes = parameters * bytes_each;
-    work.launches = layers * 10.0;
+    work.launches = layers * 10;
     work
 }
 
 #[test]
 fn decoding_llama_8b_on_h200() {
     // vLLM performance CI, build 9515: H200, bf16, 6.51 ms per step, weight-streaming floor 3.35 ms.
-    let got = cost("nvidia-h200-sxm-141gb", &decode(8.03e9, 2.0, 32.0, Precision::Bf16));
+    let got = cost("nvidia-h200-sxm-141gb", &decode(8.03e9, 2.0, 32, Precision::Bf16));
     assert_eq!(got.bound, Bound::Memory);
     assert!((0.45..0.65).contains(&(3350.0 / got.time_us)), "{got:?}");
     assert!((got.time_us / 6510.0 - 1.0).abs() < 0.15, "{got:?}");
@@ -39,7 +39,7 @@ fn decoding_llama_8b_on_h200() {
 #[test]
 fn decoding_llama_70b_on_two_h100() {
     // NIM 1.8.0, 2x H100, fp8, tensor parallel 2: 18.58 ms per token, floor 10.53 ms. Each GPU streams half.
-    let got = cost("nvidia-h100-sxm5-80gb", &decode(70.55e9 / 2.0, 1.0, 80.0, Precision::Fp8));
+    let got = cost("nvidia-h100-sxm5-80gb", &decode(70.55e9 / 2.0, 1.0, 80, Precision::Fp8));
     assert!((0.45..0.65).contains(&(10530.0 / got.time_us)), "{got:?}");
     assert!((got.time_us / 18580.0 - 1.0).abs() < 0.15, "{got:?}");
 }
@@ -49,7 +49,7 @@ fn prefilling_llama_70b_on_two_h100() {
     // The same system: 5000 tokens are 0.717 PFLOP and take 406.8 ms, 45 % of the fp8 dense peak.
     let mut work = Work::new(WorkKind::Dense).with_flops(Precision::Fp8, 0.717e15 / 2.0);
     work.weight_bytes = 70.55e9 / 2.0;
-    work.launches = 800.0;
+    work.launches = 800;
     let got = cost("nvidia-h100-sxm5-80gb", &work);
     assert_eq!(got.bound, Bound::Compute);
     let share = 0.717e15 / 2.0 / (1978.9e6 * got.time_us);
@@ -61,8 +61,8 @@ fn prefilling_llama_70b_on_two_h100() {
 fn decoding_llama_70b_on_576_groq_chips() {
     // Published: about 300 tokens per second and user, 3.33 ms each, where streaming alone would take 1.5 us. The
     // layers follow one another through the chips, so launches add up while each chip reads its share only.
-    let mut work = decode(69.0e9 / 576.0, 1.0, 80.0, Precision::Int8);
-    work.launches = 80.0 * 8.0;
+    let mut work = decode(69.0e9 / 576.0, 1.0, 80, Precision::Int8);
+    work.launches = 80 * 8;
     let got = cost("groq-lpu1", &work);
     assert_eq!(got.bound, Bound::Launch);
     assert!((got.time_us / 3330.0 - 1.0).abs() < 0.10, "{got:?}");

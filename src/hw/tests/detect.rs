@@ -240,6 +240,7 @@ fn completing_replaces_defaults_and_keeps_what_is_stated() {
     assert_eq!(cpu.dense[&Precision::Fp32].value, 0.384);
     assert_eq!(cpu.threads, Some(2));
     assert_eq!(machine.devices[1].title.as_deref(), Some("NVIDIA GeForce RTX 4090"));
+    assert!(machine.path(0, 1).unwrap().origin.contains("host link of profile nvidia-rtx4090"));
     let written = machine.to_toml(&profiles);
     assert_eq!(Machine::parse("m", &written, &profiles).unwrap(), machine, "{written}");
 }
@@ -256,4 +257,5 @@ fn this_machine_is_consistent() {
     let machine = Machine::detected(&cpu, &[], &profiles);
     let text = machine.to_toml(&profiles);
     assert_eq!(Machine::parse("m", &text, &profiles).unwrap(), machine, "{text}");
+    println!("{}\n{text}", machine.table());
 }

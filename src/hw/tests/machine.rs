@@ -107,6 +107,19 @@ fn link_errors_name_place_and_help() {
 }
 
 #[test]
+fn limits_are_errors() {
+    let many = format!("schema = 1\n{}", "[[device]]\nname = \"a\"\ndriver = \"cpu\"\n".repeat(257));
+    assert!(error(&many).contains("H010: 257 devices, the limit is 256"));
+    let links = "[[link]]\nfrom = \"a\"\nto = \"a\"\ngbs = 1\n".repeat(3841);
+    assert!(error(&format!("{BASE}{links}")).contains("H010: 3841 links"));
+    assert!(error(&"#".repeat(partita_hw::MAX_FILE_BYTES + 1)).contains("H010: the file has"));
+    assert!(error(&format!("schema = 1\na = {}", "[".repeat(200_000))).contains("H001"));
+    assert!(error(&format!("{BASE}threads = 99999999999999999999999\n")).contains("H005"));
+    assert!(error(&format!("{BASE}threads = 4294967296\n")).contains("H005"));
+    assert!(error(&format!("{BASE}memory_gib = 1e300\n")).contains("H005"));
+}
+
+#[test]
 fn figures_of_the_file_win_over_the_profile() {
     let text = format!(
         "{BASE}[[device]]\nname = \"gpu0\"\ndriver = \"sim\"\nprofile = \"nvidia-t4\"\nmemory_gb = 12\n\
