@@ -37,10 +37,11 @@ pub struct Interconnect {
 impl Interconnect {
     /// GB/s a large copy attains, and how that follows from the nominal rate. `None` when no rate is published.
     ///
-    /// Links of an all-to-all mesh (xGMI) carry one pair each, so their pairwise rate is that of one link.
+    /// In meshes and tori (xGMI, ICI) one link joins a pair, so the pairwise rate is that of one link.
     pub fn attained_gbs(&self) -> Option<(f64, String)> {
-        let mesh = self.remarks.iter().any(|remark| remark.contains("P2P uses ONE link"));
-        let nominal = if mesh { self.gbs_per_link_dir.or(self.gbs_per_dir) } else { self.gbs_per_dir }?;
+        let one_per_pair = ["xgmi", "ici"].contains(&self.kind.as_str());
+        let nominal =
+            if one_per_pair { self.gbs_per_link_dir.or(self.gbs_per_dir) } else { self.gbs_per_dir }?;
         let (efficiency, word) = match self.efficiency {
             Some(efficiency) => (efficiency, "measured"),
             None => (defaults::LINK_EFFICIENCY, "default"),
@@ -52,7 +53,7 @@ impl Interconnect {
     /// Latency of one copy in us: the wire's, and on buses driven by copy commands what a command costs.
     pub fn copy_latency_us(&self) -> f64 {
         let wire = self.latency_us.unwrap_or(defaults::LINK_LATENCY_US);
-        let commanded = ["pcie", "nvlink", "nvlink-c2c", "nvswitch", "xgmi", "ici", "thunderbolt"];
+        let commanded = ["pcie", "nvlink", "nvlink-c2c", "nvswitch", "xgmi", "thunderbolt"];
         if commanded.contains(&self.kind.as_str()) { wire + defaults::COPY_COMMAND_US } else { wire }
     }
 }
@@ -146,6 +147,8 @@ mod tests {
         assert!((pcie5.attained_gbs().unwrap().0 - 55.4).abs() < 0.1);
         // Mesh links: 47.7 GB/s of 64 was measured between two MI300X, never the 448 of all links.
         assert!(links.get("xgmi-mi300x").unwrap().attained_gbs().unwrap().0 < 64.0);
+        assert!((links.get("ici-v5p").unwrap().attained_gbs().unwrap().0 - 90.0 * 0.88).abs() < 1e-9);
+        assert_eq!(links.get("ici-v5p").unwrap().copy_latency_us(), 1.0);
         assert_eq!(links.get("upi2-xeon6").unwrap().attained_gbs(), None);
     }
 
