@@ -16,16 +16,29 @@ mod cast;
 pub mod common;
 pub mod content;
 pub mod elements;
+mod layout;
 mod logic;
+mod reshape;
 pub mod samples;
 pub mod scalar;
+pub mod shapes;
+mod slice;
 mod unary;
 
 use partita_ir::{OpDef, OpRef, Registry};
 use std::sync::LazyLock;
 
 /// The families; each file lists its own rows.
-const FAMILIES: &[&[&OpDef]] = &[activation::ROWS, binary::ROWS, cast::ROWS, logic::ROWS, unary::ROWS];
+const FAMILIES: &[&[&OpDef]] = &[
+    activation::ROWS,
+    binary::ROWS,
+    cast::ROWS,
+    layout::ROWS,
+    logic::ROWS,
+    reshape::ROWS,
+    slice::ROWS,
+    unary::ROWS,
+];
 
 static SORTED: LazyLock<Vec<&'static OpDef>> = LazyLock::new(|| {
     let mut rows: Vec<&'static OpDef> = FAMILIES.iter().flat_map(|f| f.iter().copied()).collect();

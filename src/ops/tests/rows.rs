@@ -11,7 +11,7 @@ use partita_plan::tile_eval::Scalar;
 use std::collections::BTreeSet;
 
 /// Samples drawn for each row.
-const N_SAMPLES: u64 = 40;
+const N_SAMPLES: u64 = 100;
 
 fn samples(op: OpRef) -> impl Iterator<Item = Sample> {
     let seed = op.name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
