@@ -15,12 +15,16 @@ mod binary;
 mod cast;
 pub mod common;
 pub mod content;
+mod dynamic;
 pub mod elements;
+mod fill;
+mod gather;
 mod layout;
 mod logic;
 mod reshape;
 pub mod samples;
 pub mod scalar;
+mod scatter;
 pub mod shapes;
 mod slice;
 mod unary;
@@ -33,9 +37,13 @@ const FAMILIES: &[&[&OpDef]] = &[
     activation::ROWS,
     binary::ROWS,
     cast::ROWS,
+    dynamic::ROWS,
+    fill::ROWS,
+    gather::ROWS,
     layout::ROWS,
     logic::ROWS,
     reshape::ROWS,
+    scatter::ROWS,
     slice::ROWS,
     unary::ROWS,
 ];

@@ -3,8 +3,12 @@
 use crate::common::{attr_error, data_dependent, dims_of, type_error};
 use partita_ir::diag::Diag;
 use partita_ir::op::{EvalCtx, InferCtx, InferFn, Operand};
+use partita_ir::tensor::n_elements;
 use partita_ir::types::{Content, Type};
 use partita_ir::{Dim, Tensor};
+
+/// Most elements a result may have; larger ones are refused before anything is allocated.
+pub const MAX_RESULT_ELEMENTS: usize = 1 << 32;
 
 /// Whether operand `n` or the attribute `name` is given.
 pub fn is_given(ctx: &InferCtx, name: &str, n: usize) -> bool {
@@ -70,7 +74,12 @@ fn content_of(t: &Tensor) -> Content {
 pub fn result_shape(ctx: &EvalCtx, infer: InferFn) -> Result<Vec<usize>, Diag> {
     let types = result_types(ctx, infer)?;
     let shape = types.first().and_then(Type::known_shape);
-    shape.ok_or_else(|| type_error("the shape of the result is negative or not known"))
+    let shape = shape.ok_or_else(|| type_error("the shape of the result is negative or not known"))?;
+    if n_elements(&shape).is_none_or(|n| n > MAX_RESULT_ELEMENTS) {
+        return Err(type_error(format!("a result of shape {shape:?} is too large"))
+            .hint("check the sizes that the operands give"));
+    }
+    Ok(shape)
 }
 
 /// The first operand's content for operators that only change the shape: it stays while the result is a list.

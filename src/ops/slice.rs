@@ -83,6 +83,8 @@ fn cut(start: &Dim, end: &Dim, step: i64, size: &Dim) -> Result<Cut, Diag> {
     if step == 0 {
         return Err(attr_error("a step is 0").hint("use a positive or negative step"));
     }
+    // Longer steps than any axis is long are all the same, and do not overflow.
+    let step = step.clamp(-FAR, FAR);
     if step > 0 {
         let (start, end) = (position(start, size)?, position(end, size)?);
         let len = (end - start.clone()).ceil_div(&Dim::known(step)).larger(&Dim::known(0));
@@ -97,7 +99,7 @@ fn cut(start: &Dim, end: &Dim, step: i64, size: &Dim) -> Result<Cut, Diag> {
         Some(v) if v < 0 => (Dim::known(v) + size.clone()).larger(&Dim::known(-1)),
         _ => position(end, size)?.smaller(&last),
     };
-    let len = (start.clone() - end).ceil_div(&Dim::known(step.saturating_neg())).larger(&Dim::known(0));
+    let len = (start.clone() - end).ceil_div(&Dim::known(-step)).larger(&Dim::known(0));
     Ok(Cut { start, step, len })
 }
 
@@ -432,7 +434,7 @@ fn eval_pad(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     };
     let before = |axis: usize| axes.iter().position(|&a| a == axis).map_or(0, |n| given[n]);
     let table = |(axis, &n): (usize, &usize)| {
-        (0..n as i64).map(|i| padded_index(i - before(axis), x.shape()[axis], mode)).collect()
+        (0..n as i64).map(|i| padded_index(i.saturating_sub(before(axis)), x.shape()[axis], mode)).collect()
     };
     let tables: Vec<Vec<Option<usize>>> = shape.iter().enumerate().map(table).collect();
     let fill = match ctx.inputs.get(2).copied().flatten() {
