@@ -9,14 +9,34 @@
 //! **Reading order.** `common` (shape rules, readers, samplers), then any family file. A new operator is one
 //! row in a family file and its name in that file's `ROWS`.
 
+mod channel_norm;
 pub mod common;
+mod conv;
+mod eval;
 mod example;
+mod global_pool;
+mod matmul;
+mod norm;
+mod pool;
+mod reduce;
+mod softmax;
+mod window;
 
 use partita_ir::{OpDef, OpRef, Registry};
 use std::sync::LazyLock;
 
 /// The families; each file lists its own rows.
-const FAMILIES: &[&[&OpDef]] = &[example::ROWS];
+const FAMILIES: &[&[&OpDef]] = &[
+    example::ROWS,
+    channel_norm::ROWS,
+    conv::ROWS,
+    global_pool::ROWS,
+    matmul::ROWS,
+    norm::ROWS,
+    pool::ROWS,
+    reduce::ROWS,
+    softmax::ROWS,
+];
 
 static SORTED: LazyLock<Vec<&'static OpDef>> = LazyLock::new(|| {
     let mut rows: Vec<&'static OpDef> = FAMILIES.iter().flat_map(|f| f.iter().copied()).collect();
