@@ -79,6 +79,7 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("Less", 7, aligned_broadcast),
     ("Mul", 7, aligned_broadcast),
     ("Or", 7, aligned_broadcast),
+    ("PRelu", 7, slope_per_channel),
     ("Pow", 7, aligned_broadcast),
     ("Sub", 7, aligned_broadcast),
     ("Xor", 7, aligned_broadcast),
@@ -196,6 +197,19 @@ fn aligned_broadcast(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     if trailing > 0 {
         let axes = (rank_b..rank_b + trailing).collect();
         let unsqueeze = with_ints(sibling(&call, &[b]), "Unsqueeze", "axes", axes, emit)?;
+        let aligned = emit.step(unsqueeze, "Unsqueeze")?;
+        call.set_input(1, aligned);
+    }
+    Ok(call)
+}
+
+/// Before opset 7 a vector of slopes went along the channels.
+fn slope_per_channel(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
+    let (x, slope) = (need(&call, 0)?, need(&call, 1)?);
+    let rank = emit.ty(x).rank() as i64;
+    let vector = emit.ty(slope).rank() == 1 && !emit.ty(slope).shape[0].is(1);
+    if vector && rank > 2 {
+        let unsqueeze = with_ints(sibling(&call, &[slope]), "Unsqueeze", "axes", (1..rank - 1).collect(), emit)?;
         let aligned = emit.step(unsqueeze, "Unsqueeze")?;
         call.set_input(1, aligned);
     }

@@ -23,12 +23,19 @@ pub struct ExportOptions {
     pub metadata: Vec<(String, String)>,
     /// Weights go to a file beside the model; they always do when one file cannot hold them.
     pub external: bool,
+    /// Oldest opset to write: newer ones allow more element types. 0 leaves it to the operators.
+    pub min_opset: i64,
 }
 
 impl ExportOptions {
-    /// The documentation and metadata of an imported model.
+    /// The documentation, metadata and opset of an imported model.
     pub fn of(imported: &Imported) -> Self {
-        Self { doc: imported.doc.clone(), metadata: imported.metadata.clone(), ..Self::default() }
+        Self {
+            doc: imported.doc.clone(),
+            metadata: imported.metadata.clone(),
+            min_opset: imported.opset,
+            ..Self::default()
+        }
     }
 }
 
@@ -61,7 +68,7 @@ pub fn save_file(path: &Path, graph: &Graph, options: &ExportOptions) -> Result<
 }
 
 fn encode(graph: &Graph, options: &ExportOptions) -> Result<Encoded, Vec<Diag>> {
-    let mut writer = Writer::new(graph);
+    let mut writer = Writer::new(graph, options.min_opset);
     writer.write()?;
     let input = graph.inputs().iter().map(|&v| value_info(writer.name_of(v), graph.ty(v))).collect();
     let output = graph.outputs().map(|(name, v)| value_info(name.to_owned(), graph.ty(v))).collect();

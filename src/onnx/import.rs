@@ -5,7 +5,7 @@ use crate::attrs;
 use crate::call::{Call, Emit};
 use crate::external::External;
 use crate::inline::{Flat, Opsets, inline};
-use crate::inputs::{Symbols, check_output};
+use crate::inputs::{Symbols, check_output, element_type};
 use crate::limits::{MAX_DIAGS, Options};
 use crate::map::{Owner, hold, map};
 use crate::order::{check, label};
@@ -59,6 +59,21 @@ pub fn load_bytes(
     read(name, hold(bytes), external, options)
 }
 
+/// Names of the inputs of the model at `path` that have no default, in order, whether or not the model is
+/// supported.
+///
+/// # Errors
+/// `I0xx` for a file that is no ONNX model.
+pub fn input_names(path: &Path) -> Result<Vec<String>, Diag> {
+    let options = Options::default();
+    let owner = map(path, options.limits.model_bytes)?;
+    let (model, _) = parse(&owner, &options)?;
+    let graph = model.graph.unwrap_or_default();
+    let defaults: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let names = graph.input.iter().map(|i| &i.name).filter(|n| !defaults.contains(n.as_str()));
+    Ok(names.cloned().collect())
+}
+
 fn read(name: &str, owner: Owner, external: External, options: &Options) -> Result<Imported, Vec<Diag>> {
     let result = parse(&owner, options).map_err(|d| vec![d]).and_then(|(model, lifts)| {
         let store = Store { owner, lifts, external };
@@ -95,6 +110,7 @@ fn build(model: &ModelProto, store: Store, options: &Options) -> Result<Imported
     nodes.iter().enumerate().for_each(|(at, flat)| importer.node(flat, at));
     importer.outputs(graph);
     importer.diags.extend(importer.symbols.unused());
+    importer.diags.extend(importer.unknown_inputs());
     if !importer.diags.is_empty() {
         return Err(importer.diags);
     }
@@ -148,6 +164,8 @@ struct Importer<'a> {
     /// `None` for values whose making failed: their readers are skipped in silence.
     values: BTreeMap<&'a str, Option<ValueId>>,
     defaulted: Vec<String>,
+    /// Values the caller gives inputs.
+    fixed: BTreeMap<String, Tensor>,
     diags: Vec<Diag>,
 }
 
@@ -163,6 +181,7 @@ impl<'a> Importer<'a> {
             symbols: Symbols::new(options.dims.clone(), &inputs),
             values: BTreeMap::new(),
             defaulted: Vec::new(),
+            fixed: options.inputs.clone(),
             diags: Vec::new(),
         }
     }
@@ -209,14 +228,35 @@ impl<'a> Importer<'a> {
     }
 
     fn input(&mut self, input: &'a ValueInfoProto) {
-        let value = match self.symbols.input_type(input) {
-            Ok(ty) => Some(self.emit.builder.input(&input.name, ty)),
+        let value = match self.input_value(input) {
+            Ok(value) => Some(value),
             Err(diag) => {
                 self.diags.push(diag);
                 None
             }
         };
         self.values.insert(&input.name, value);
+    }
+
+    fn input_value(&mut self, input: &ValueInfoProto) -> Result<ValueId, Diag> {
+        let Some(tensor) = self.fixed.remove(&input.name) else {
+            let ty = self.symbols.input_type(input)?;
+            return Ok(self.emit.builder.input(&input.name, ty));
+        };
+        let declared = element_type(input)?;
+        if declared != tensor.dtype() {
+            let text = format!("the input is {}, the value given is {}", declared.name(), tensor.dtype().name());
+            return Err(Diag::new("I026", text).at_value(&*input.name).hint("convert the value"));
+        }
+        Ok(self.emit.builder.constant(&input.name, tensor))
+    }
+
+    /// `I026` for values given to inputs the model does not have.
+    fn unknown_inputs(&self) -> Vec<Diag> {
+        let unknown = self.fixed.keys().map(|name| {
+            Diag::new("I026", format!("the model has no input {name} to give a value to"))
+        });
+        unknown.collect()
     }
 
     /// Names and order of all nodes, before any of them is understood.

@@ -125,7 +125,10 @@ impl Inliner<'_> {
         let lead = format!("{}{}", self.lead, self.n_calls);
         let names = self.names(function, call, &lead);
         let attrs = attributes(function, call);
-        Ok(function.node.iter().map(|node| bind(node, &names, &attrs, &lead, call)).collect())
+        let mut body: Vec<NodeProto> =
+            function.node.iter().map(|node| bind(node, &names, &attrs, &lead, call)).collect();
+        body.extend(passed_through(function, call));
+        Ok(body)
     }
 
     /// What formal names stand for.
@@ -137,11 +140,28 @@ impl Inliner<'_> {
         for (n, formal) in function.output.iter().enumerate() {
             let actual = call.output.get(n).filter(|o| !o.is_empty());
             let actual = actual.cloned().unwrap_or_else(|| format!("{lead}/{formal}"));
-            // A result that is an operand as well cannot be renamed; the caller's graph check reports it.
+            // A result that is an operand as well keeps the operand's name, see `passed_through`.
             names.entry(formal.clone()).or_insert(actual);
         }
         names
     }
+}
+
+/// An Identity for each result that is one of the function's operands.
+fn passed_through(function: &FunctionProto, call: &NodeProto) -> Vec<NodeProto> {
+    let mut out = Vec::new();
+    for (formal, actual) in function.output.iter().zip(&call.output).filter(|(_, actual)| !actual.is_empty()) {
+        if let Some(n) = function.input.iter().position(|input| input == formal) {
+            out.push(NodeProto {
+                name: actual.clone(),
+                op_type: "Identity".to_owned(),
+                input: vec![call.input.get(n).cloned().unwrap_or_default()],
+                output: vec![actual.clone()],
+                ..Default::default()
+            });
+        }
+    }
+    out
 }
 
 /// Attributes a body may refer to: the call's, else the function's defaults.

@@ -31,6 +31,6 @@ mod writer;
 
 pub use encode::{MAX_MESSAGE_BYTES, MIN_EXTERNAL_BYTES};
 pub use export::{ExportOptions, save, save_file};
-pub use import::{Imported, load, load_bytes};
+pub use import::{Imported, input_names, load, load_bytes};
 pub use limits::{Limits, Options};
 pub use tensors::{tensor_from_pb, tensor_to_pb};

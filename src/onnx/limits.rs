@@ -1,6 +1,7 @@
 //! Limits of what is read, and the options of an import. Every limit is checked before anything of that size
 //! is allocated.
 
+use partita_ir::Tensor;
 use std::collections::BTreeMap;
 
 /// Largest file that is mapped, in bytes. Weights are not copied, so this only guards arithmetic.
@@ -61,4 +62,7 @@ pub struct Options {
     pub limits: Limits,
     /// Values that fix symbolic dimensions, by name.
     pub dims: BTreeMap<String, i64>,
+    /// Graph inputs whose value is known now, by name: they become constants. For models that compute
+    /// axes or shapes from inputs.
+    pub inputs: BTreeMap<String, Tensor>,
 }

@@ -77,7 +77,7 @@ fn opset_of(graph: &Graph) -> i64 {
 
 impl<'g> Writer<'g> {
     /// A writer that has named the graph's inputs and reserved the names of its outputs.
-    pub(crate) fn new(graph: &'g Graph) -> Self {
+    pub(crate) fn new(graph: &'g Graph, min_opset: i64) -> Self {
         let mut writer = Self {
             graph,
             names: vec![None; graph.n_values()],
@@ -87,7 +87,7 @@ impl<'g> Writer<'g> {
             initializers: Vec::new(),
             by_content: BTreeMap::new(),
             sizes_made: BTreeMap::new(),
-            opset: opset_of(graph),
+            opset: opset_of(graph).max(min_opset),
             domains: BTreeSet::new(),
         };
         for &input in graph.inputs() {

@@ -4,7 +4,7 @@
 #![allow(clippy::print_stderr, reason = "a command-line example")]
 
 use partita_ir::{Bytes, Diag, Graph, Tensor, interp};
-use partita_onnx::{Options, load, tensor_from_pb, tensor_to_pb};
+use partita_onnx::{Options, input_names, load, tensor_from_pb, tensor_to_pb};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -39,8 +39,17 @@ fn letter(diags: &[Diag]) -> String {
 }
 
 fn run(model: &Path, inputs: &Path, outputs: &Path) -> Result<(), Vec<Diag>> {
-    let imported = load(model, &Options::default())?;
-    let given = read_inputs(&imported.graph, inputs).map_err(|d| vec![d])?;
+    let (imported, given) = match load(model, &Options::default()) {
+        Ok(imported) => {
+            let given = read_inputs(&imported.graph, inputs).map_err(|d| vec![d])?;
+            (imported, given)
+        }
+        // A model that computes axes or shapes from its inputs is built for the inputs at hand.
+        Err(diags) if diags.iter().all(Diag::is_unsupported) => {
+            (load(model, &with_known_inputs(model, inputs).ok_or(diags)?)?, Vec::new())
+        }
+        Err(diags) => return Err(diags),
+    };
     let results = interp::run(&imported.graph, &given).map_err(|d| vec![d])?;
     for (n, ((name, _), tensor)) in imported.graph.outputs().zip(&results).enumerate() {
         let path = outputs.join(format!("output_{n}.pb"));
@@ -58,4 +67,14 @@ fn read_inputs(graph: &Graph, folder: &Path) -> Result<Vec<Tensor>, Diag> {
         tensor_from_pb(Bytes::from_vec(bytes)).map(|(_, tensor)| tensor)
     };
     (0..graph.inputs().len()).map(read).collect()
+}
+
+/// Options that make every stored input a constant; `None` when the inputs cannot be read.
+fn with_known_inputs(model: &Path, folder: &Path) -> Option<Options> {
+    let mut options = Options::default();
+    for (n, name) in input_names(model).ok()?.into_iter().enumerate() {
+        let bytes = std::fs::read(folder.join(format!("input_{n}.pb"))).ok()?;
+        options.inputs.insert(name, tensor_from_pb(Bytes::from_vec(bytes)).ok()?.1);
+    }
+    Some(options)
 }
