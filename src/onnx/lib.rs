@@ -1,1 +1,29 @@
 //! ONNX in and out.
+//!
+//! **Contract.** `load` gives a graph or everything that is wrong with the file; `save` gives a file that ONNX's
+//! own checker accepts and other engines run to the same results.
+//!
+//! **Invariants.** Hostile bytes never reach the protobuf parser: it sees only what the wire scan wrote. Weights
+//! are never copied on the way in. Nothing outside the model's folder is read. No recursion is as deep as
+//! the input. The same graph gives the same bytes.
+//!
+//! **Reading order.** In: `wire` (with `schema`, `limits`), `import`, `order`, `inputs`, `inline`, `call`,
+//! `adapt`, `tensors`, `external`.
+
+mod adapt;
+mod attrs;
+mod call;
+mod external;
+mod import;
+mod inline;
+mod inputs;
+pub mod limits;
+mod map;
+mod order;
+mod schema;
+mod tensors;
+mod wire;
+
+pub use import::{Imported, load, load_bytes};
+pub use limits::{Limits, Options};
+pub use tensors::{tensor_from_pb, tensor_to_pb};

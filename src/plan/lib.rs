@@ -19,6 +19,7 @@ pub mod memory;
 pub mod order;
 pub mod text;
 pub mod tile;
+pub mod tile_eval;
 
 pub use dim::{DimExpr, DimOp};
 pub use dtype::ElementType;
