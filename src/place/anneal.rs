@@ -1,7 +1,7 @@
 //! Seeded simulated annealing for the bottleneck objective.
 //!
 //! Moves: one unit to another device (half of them to a device its neighbours are on), a swap of two units, a
-//! run of the linear order from one device to another. The energy adds a small share of the mean load to the
+//! run of the linear order from one device to another, a cluster of units held together by dear flows. The energy adds a small share of the mean load to the
 //! maximum, so that moves away from the bottleneck still have a direction, and a steep price for memory beyond
 //! capacity, so that a start that does not fit is repaired rather than refused. Budgets count work.
 
@@ -16,6 +16,8 @@ pub(crate) struct Run {
     /// First and last temperature relative to the start's energy.
     pub(crate) hot: f64,
     pub(crate) cold: f64,
+    /// Share of the mean load in the energy.
+    pub(crate) mean_share: f64,
 }
 
 /// A placement of units and its objective.
@@ -25,8 +27,6 @@ pub(crate) struct Placed {
     pub(crate) value: f64,
 }
 
-/// Share of the mean load in the energy.
-const MEAN_SHARE: f64 = 0.1;
 /// Energy per fraction of capacity exceeded, in units of the start's energy.
 const OVERFLOW_PRICE: f64 = 4.0;
 /// Moves between two recomputations of the loads.
@@ -82,8 +82,19 @@ impl<'a> Search<'a> {
         let best = value.map(|value| Placed { device_of_unit: start.to_vec(), value });
         let best_seen = value.unwrap_or(f64::INFINITY);
         let temperature = run.hot * scale;
-        let mut search =
-            Search { model, run, state, scratch, position, rng, scale, energy: 0.0, temperature, best, best_seen };
+        let mut search = Search {
+            model,
+            run,
+            state,
+            scratch,
+            position,
+            rng,
+            scale,
+            energy: 0.0,
+            temperature,
+            best,
+            best_seen,
+        };
         search.energy = search.energy_of(&search.state.load, &search.state.bytes);
         search
     }
@@ -98,7 +109,7 @@ impl<'a> Search<'a> {
             most = most.max(x);
             sum += x;
         }
-        most + MEAN_SHARE * sum / self.model.k as f64 + self.overflow(bytes)
+        most + self.run.mean_share * sum / self.model.k as f64 + self.overflow(bytes)
     }
 
     fn overflow(&self, bytes: &[u64]) -> f64 {
@@ -117,7 +128,8 @@ impl<'a> Search<'a> {
         match self.rng.below(16) {
             0 | 1 => self.swap(u, movable[self.rng.clone().below(movable.len())]),
             2 => self.run_move(u),
-            3..=8 => {
+            3 => self.cluster_move(u),
+            4..=8 => {
                 let b = self.neighbour_device(u);
                 self.chain(&[(u, b)])
             }
@@ -167,6 +179,35 @@ impl<'a> Search<'a> {
             .map(|&v| (v, b))
             .collect();
         self.chain(&moves)
+    }
+
+    /// Moves a cluster grown from `u` over flows within its device, the dearer the surer (after Wolff 1989):
+    /// what is held together by more than the temperature moves together.
+    fn cluster_move(&mut self, u: usize) -> u64 {
+        let (a, b) = (self.state.device_of_unit[u], self.random_device(u));
+        let most = 2usize << self.rng.below(6);
+        let units = self.model.units;
+        let (mut cluster, mut at, mut work) = (vec![u], 0, 1);
+        while at < cluster.len() && cluster.len() < most {
+            let v = cluster[at];
+            at += 1;
+            for &f in &units.flows_of_unit[v] {
+                work += 1;
+                let flow = &units.flows[f];
+                let bond = self.model.flow_us(flow) / self.temperature;
+                if self.rng.unit() >= 1.0 - (-bond).exp() {
+                    continue;
+                }
+                for &w in std::iter::once(&flow.producer).chain(&flow.consumers) {
+                    let joins = self.state.device_of_unit[w] == a && units.time_us[w][b].is_finite();
+                    if joins && cluster.len() < most && !cluster.contains(&w) {
+                        cluster.push(w);
+                    }
+                }
+            }
+        }
+        let moves: Vec<(usize, usize)> = cluster.into_iter().map(|w| (w, b)).collect();
+        work + self.chain(&moves)
     }
 
     /// Applies moves one after another and keeps them all or none.

@@ -60,8 +60,8 @@ pub(crate) fn solve(model: &LoadModel<'_>, limits: &Limits) -> Option<Found> {
 fn starts(model: &LoadModel<'_>) -> Vec<(&'static str, Vec<usize>)> {
     let units = model.units;
     let mut starts = Vec::new();
-    if let Some(split) = dpl::linear_split(model) {
-        starts.push(("linear split", split));
+    for order in std::iter::once(&units.order).chain(&units.more_orders) {
+        starts.extend(dpl::linear_split(model, order).map(|split| ("linear split", split)));
     }
     starts.push(("greedy", greedy(model)));
     for d in 0..model.k {
@@ -135,14 +135,14 @@ impl State {
         let each = left / (2 * CHAINS);
         let warm = self.best.as_ref().map_or(&starts[0].1, |b| &b.device_of_unit).clone();
         let mut rng = Rng::new(limits.seed);
-        let mut random = || -> Vec<usize> {
-            model.units.candidates.iter().map(|c| c[rng.below(c.len())]).collect()
-        };
+        let mut random =
+            || -> Vec<usize> { model.units.candidates.iter().map(|c| c[rng.below(c.len())]).collect() };
         let first: Vec<(Vec<usize>, Run)> = (0..CHAINS)
             .map(|i| {
                 let start = if i % 2 == 0 { warm.clone() } else { random() };
                 let hot = if i % 2 == 0 { 0.02 } else { 0.2 };
-                (start, Run { seed: limits.seed + i, work: each, hot, cold: 1e-4 })
+                let mean_share = if i % 4 < 2 { 0.1 } else { 0.5 };
+                (start, Run { seed: limits.seed + i, work: each, hot, cold: 1e-4, mean_share })
             })
             .collect();
         self.run_chains(model, &first, limits.threads);
@@ -150,7 +150,8 @@ impl State {
         let second: Vec<(Vec<usize>, Run)> = (0..CHAINS)
             .map(|i| {
                 let hot = [0.003, 0.01, 0.03, 0.1][i as usize % 4];
-                (again.clone(), Run { seed: limits.seed + CHAINS + i, work: each, hot, cold: 3e-5 })
+                let (seed, mean_share) = (limits.seed + CHAINS + i, if i % 2 == 0 { 0.1 } else { 0.5 });
+                (again.clone(), Run { seed, work: each, hot, cold: 3e-5, mean_share })
             })
             .collect();
         self.run_chains(model, &second, limits.threads);

@@ -33,11 +33,8 @@ pub(crate) fn load_bound(units: &Units, k: usize) -> (Bound, Vec<f64>) {
         let sum: f64 = weight.iter().sum();
         weight.iter_mut().for_each(|w| *w /= sum);
     }
-    let single = units
-        .time_us
-        .iter()
-        .map(|row| row.iter().copied().fold(f64::INFINITY, f64::min))
-        .fold(0.0, f64::max);
+    let single =
+        units.time_us.iter().map(|row| row.iter().copied().fold(f64::INFINITY, f64::min)).fold(0.0, f64::max);
     // Rounding in the sums must not lift the bound above the truth.
     let bound = Bound { value: best * (1.0 - 1e-12), kind: "load" };
     (bound.max(Bound { value: single, kind: "largest task" }), best_weight)
@@ -147,9 +144,9 @@ impl Labels {
             for d in 0..k {
                 let mut after = 0.0f64;
                 for &(x, c) in &self.outputs[t] {
-                    let rest = (0..k).filter(|&b| self.allowed(c, b, device)).map(|b| {
-                        self.wire.us(x, d, b) + self.time_us[c * k + b] + self.tail[c * k + b]
-                    });
+                    let rest = (0..k)
+                        .filter(|&b| self.allowed(c, b, device))
+                        .map(|b| self.wire.us(x, d, b) + self.time_us[c * k + b] + self.tail[c * k + b]);
                     after = after.max(rest.fold(f64::INFINITY, f64::min));
                 }
                 self.tail[t * k + d] = after;

@@ -151,9 +151,8 @@ impl Findings<'_> {
 
     fn wire_us(&self, x: usize, a: usize, b: usize) -> f64 {
         match &self.p.comm {
-            CommModel::Links => self.p.links[a][b].map_or(f64::INFINITY, |l| {
-                l.latency_us + l.us_per_byte * self.p.tensors[x].bytes as f64
-            }),
+            CommModel::Links => self.p.links[a][b]
+                .map_or(f64::INFINITY, |l| l.latency_us + l.us_per_byte * self.p.tensors[x].bytes as f64),
             CommModel::Endpoint { cost_us, charged } => {
                 cost_us[x] * [a, b].into_iter().filter(|&d| charged[d]).count() as f64
             }

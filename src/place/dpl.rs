@@ -13,12 +13,11 @@ const MAX_STEPS: f64 = 2.0e8;
 /// Most states (counts of used devices per class).
 const MAX_STATES: usize = 4096;
 
-/// The best contiguous split found; `None` when no split fits.
-pub(crate) fn linear_split(model: &LoadModel<'_>) -> Option<Vec<usize>> {
+/// The best contiguous split of an order; `None` when no split fits.
+pub(crate) fn linear_split(model: &LoadModel<'_>, order: &[usize]) -> Option<Vec<usize>> {
     let classes = classes(model);
     let n_states = classes.iter().map(|c| c.len() + 1).product::<usize>();
-    let chain: Vec<usize> =
-        model.units.order.iter().copied().filter(|&u| model.units.candidates[u].len() > 1).collect();
+    let chain: Vec<usize> = order.iter().copied().filter(|&u| model.units.candidates[u].len() > 1).collect();
     let most = (MAX_STEPS / (n_states * classes.len().max(1)) as f64).sqrt() as usize;
     let per_block = chain.len().div_ceil(most.max(1)).max(1);
     let blocks: Vec<&[usize]> = chain.chunks(per_block).collect();
@@ -32,7 +31,8 @@ pub(crate) fn linear_split(model: &LoadModel<'_>) -> Option<Vec<usize>> {
 /// Device classes, fastest first, as many as the state space allows.
 fn classes(model: &LoadModel<'_>) -> Vec<Vec<usize>> {
     let class = model.units.device_classes(model.problem);
-    let total = |d: usize| -> f64 { model.units.time_us.iter().map(|row| row[d]).filter(|t| t.is_finite()).sum() };
+    let total =
+        |d: usize| -> f64 { model.units.time_us.iter().map(|row| row[d]).filter(|t| t.is_finite()).sum() };
     let mut classes: Vec<Vec<usize>> = (0..model.k)
         .filter(|&d| class[d] == d)
         .map(|d| (0..model.k).filter(|&e| class[e] == d).collect())
@@ -64,7 +64,13 @@ impl Table {
 }
 
 /// Extends every state at `start` by one segment of each class and every length.
-fn extend_from(model: &LoadModel<'_>, classes: &[Vec<usize>], blocks: &[&[usize]], start: usize, table: &mut Table) {
+fn extend_from(
+    model: &LoadModel<'_>,
+    classes: &[Vec<usize>],
+    blocks: &[&[usize]],
+    start: usize,
+    table: &mut Table,
+) {
     let n = table.n_states;
     let mut stride = 1;
     for (c, class) in classes.iter().enumerate() {

@@ -126,5 +126,11 @@ fn live_tensors(p: &Problem, units: &Units, shape: &Shape) -> Vec<(f64, f64)> {
         }
     }
     let mut sum = (0.0, 0.0);
-    change.iter().map(|c| { sum = (sum.0 + c.0, f64::max(0.0, sum.1 + c.1)); sum }).collect()
+    change
+        .iter()
+        .map(|c| {
+            sum = (sum.0 + c.0, f64::max(0.0, sum.1 + c.1));
+            sum
+        })
+        .collect()
 }

@@ -20,7 +20,8 @@ type SetDouble = unsafe extern "C" fn(Model, *const c_char, c_double) -> c_int;
 type GetDouble = unsafe extern "C" fn(Model, *const c_char, *mut c_double) -> c_int;
 type GetInt = unsafe extern "C" fn(Model, *const c_char, *mut c_int) -> c_int;
 type GetInt64 = unsafe extern "C" fn(Model, *const c_char, *mut i64) -> c_int;
-type Vectors = unsafe extern "C" fn(Model, *mut c_double, *mut c_double, *mut c_double, *mut c_double) -> c_int;
+type Vectors =
+    unsafe extern "C" fn(Model, *mut c_double, *mut c_double, *mut c_double, *mut c_double) -> c_int;
 type PassMip = unsafe extern "C" fn(
     Model,
     c_int,
@@ -152,11 +153,8 @@ impl Highs {
     fn options(&self, model: Model, limits: &MilpLimits) -> Option<()> {
         let nodes = c_int::try_from(limits.nodes).unwrap_or(c_int::MAX);
         let threads = c_int::try_from(limits.threads.max(1)).unwrap_or(1);
-        for (name, value) in [("output_flag", 0)] {
-            let name = CString::new(name).ok()?;
-            // SAFETY: the name is a C string that outlives the call.
-            unsafe { (self.set_bool)(model, name.as_ptr(), value) };
-        }
+        // SAFETY: the name is a C string that outlives the call.
+        unsafe { (self.set_bool)(model, c"output_flag".as_ptr(), 0) };
         for (name, value) in [("threads", threads), ("mip_max_nodes", nodes), ("random_seed", 0)] {
             let name = CString::new(name).ok()?;
             // SAFETY: as above.

@@ -77,7 +77,12 @@ impl PlacementProgram {
     }
 
     /// `recv` and `wire` columns of one producer's tensor: for each device the wires into it, by source.
-    fn transport(&mut self, k: usize, producer: usize, consumers: &[usize]) -> BTreeMap<(usize, usize), usize> {
+    fn transport(
+        &mut self,
+        k: usize,
+        producer: usize,
+        consumers: &[usize],
+    ) -> BTreeMap<(usize, usize), usize> {
         let mut wires = BTreeMap::new();
         for b in 0..k {
             if consumers.iter().all(|&c| self.get(c, b).is_none()) {
@@ -367,6 +372,75 @@ impl LatencyRows<'_> {
                 let terms = vec![(b.start, 1.0), (a.start, -1.0), (a.wire, -us)];
                 self.guard(terms, [s.wire, t.wire], (first, yes));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::improve::Scene;
+    use crate::jobs::Shape;
+    use crate::milp::{Backend, MilpLimits, MilpStatus};
+    use crate::{Limits, Objective, text};
+
+    const LIMITS: MilpLimits = MilpLimits { nodes: 100_000, threads: 1 };
+    const ENDPOINT: &str = include_str!("fixtures/endpoint.problem");
+    const BRANCHES: &str = include_str!("fixtures/branches.problem");
+
+    fn backends() -> Vec<Backend> {
+        let best = Backend::best_available();
+        if matches!(best.0, Backend::Microlp) {
+            println!("only microlp is tested: {}", best.1);
+        }
+        vec![Backend::Microlp, best.0]
+    }
+
+    /// The program's optimum is the exact search's, on every back end there is.
+    #[test]
+    fn bottleneck_program_agrees_with_the_search() {
+        for input in [ENDPOINT, BRANCHES] {
+            let p = text::parse(input).unwrap();
+            let units = Units::new(&p);
+            let model = LoadModel::new(&p, &units);
+            let limits = Limits { highs: false, ..Limits::default() };
+            let known = crate::solve(&p, Objective::Bottleneck, &limits).unwrap();
+            for backend in backends() {
+                let program = bottleneck(&model, None, 1e6);
+                let answer = backend.solve(&program.milp, &LIMITS);
+                assert_eq!(answer.status, MilpStatus::Optimal, "{}", backend.name());
+                let device = program.read(&units, &answer.values.unwrap());
+                let value = model.value(&device).unwrap();
+                assert!((value - known.value).abs() < 1e-5, "{}: {value} {}", backend.name(), known.value);
+                assert!((answer.bound - known.value).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn latency_program_agrees_with_the_search() {
+        let p = text::parse(ENDPOINT).unwrap();
+        let units = Units::new(&p);
+        let limits = Limits { highs: false, ..Limits::default() };
+        let known = crate::solve(&p, Objective::Latency, &limits).unwrap();
+        let shape = Shape::new(&p);
+        let scene = Scene { problem: &p, units: &units, shape: &shape };
+        for backend in backends() {
+            let program = latency(&p, &units, 200.0);
+            let answer = backend.solve(&program.milp, &LIMITS);
+            assert_eq!(answer.status, MilpStatus::Optimal, "{}", backend.name());
+            let value = scene.value(&program.read(&units, &answer.values.unwrap())).unwrap();
+            assert!((value - known.value).abs() < 1e-5, "{}: {value} {}", backend.name(), known.value);
+        }
+    }
+
+    #[test]
+    fn an_infeasible_program_is_said_so() {
+        let mut milp = Milp::default();
+        let x = milp.column(0.0, 1.0, 1.0, true);
+        milp.row(2.0, INF, vec![(x, 1.0)]);
+        for backend in backends() {
+            assert_eq!(backend.solve(&milp, &LIMITS).status, MilpStatus::Infeasible, "{}", backend.name());
         }
     }
 }

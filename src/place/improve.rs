@@ -12,8 +12,6 @@ use crate::units::Units;
 
 /// Work counted per operation of one list schedule.
 pub(crate) const WORK_PER_OP: u64 = 10;
-/// Share of the busy time in the energy.
-const BUSY_SHARE: f64 = 0.01;
 
 /// What a latency search needs.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +54,7 @@ pub(crate) fn improve(scene: Scene<'_>, start: &Placed, run: Run, target: f64) -
     let movable: Vec<usize> =
         (0..scene.units.len()).filter(|&u| scene.units.candidates[u].len() > 1).collect();
     let mut best = start.clone();
-    let Some(mut search) = Search::new(scene, start, run.seed) else { return (best, 0) };
+    let Some(mut search) = Search::new(scene, start, run) else { return (best, 0) };
     let mut spent = 0;
     while spent < run.work && !movable.is_empty() && best.value > target {
         let progress = spent as f64 / run.work as f64;
@@ -72,6 +70,7 @@ pub(crate) fn improve(scene: Scene<'_>, start: &Placed, run: Run, target: f64) -
 
 struct Search<'a> {
     scene: Scene<'a>,
+    busy_share: f64,
     rng: Rng,
     device: Vec<usize>,
     position: Vec<usize>,
@@ -81,14 +80,16 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(scene: Scene<'a>, start: &Placed, seed: u64) -> Option<Self> {
+    fn new(scene: Scene<'a>, start: &Placed, run: Run) -> Option<Self> {
         let mut position = vec![0; scene.units.len()];
         for (i, &u) in scene.units.order.iter().enumerate() {
             position[u] = i;
         }
         let device = start.device_of_unit.clone();
-        let (rng, critical) = (Rng::new(seed), Vec::new());
-        let mut search = Search { scene, rng, device, position, critical, value: 0.0, energy: 0.0 };
+        let (rng, critical) = (Rng::new(run.seed), Vec::new());
+        let busy_share = run.mean_share;
+        let mut search =
+            Search { scene, busy_share, rng, device, position, critical, value: 0.0, energy: 0.0 };
         let (value, energy, critical) = search.score()?;
         (search.value, search.energy, search.critical) = (value, energy, critical);
         Some(search)
@@ -105,7 +106,7 @@ impl<'a> Search<'a> {
         units.retain(|&u| self.scene.units.candidates[u].len() > 1);
         units.sort_unstable();
         units.dedup();
-        Some((value, value + BUSY_SHARE * busy, units))
+        Some((value, value + self.busy_share * busy, units))
     }
 
     fn step(&mut self, movable: &[usize], temperature: f64) {

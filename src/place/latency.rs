@@ -22,7 +22,8 @@ const CHAINS: u64 = 4;
 /// Solves; `None` when nothing feasible was found.
 pub(crate) fn solve(scene: Scene<'_>, limits: &Limits) -> Option<(Found, Schedule)> {
     let bound = latency_bound(scene.problem, scene.units);
-    let mut state = State { scene, best: None, starts: None, bound, solver: String::new(), work: 0, searched: false };
+    let mut state =
+        State { scene, best: None, starts: None, bound, solver: String::new(), work: 0, searched: false };
     let starts = starts(scene);
     for (name, start) in &starts {
         state.offer(start.clone(), name);
@@ -123,7 +124,7 @@ impl State<'_> {
             let runs: Vec<Run> = (0..CHAINS)
                 .map(|i| {
                     let seed = limits.seed + stage * CHAINS + i;
-                    Run { seed, work: each, hot: hots[i as usize % 4], cold: 1e-4 }
+                    Run { seed, work: each, hot: hots[i as usize % 4], cold: 1e-4, mean_share: 0.01 }
                 })
                 .collect();
             let scene = self.scene;

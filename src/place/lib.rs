@@ -33,6 +33,7 @@ pub mod milp;
 pub mod msr;
 pub mod msr_latency;
 mod msr_split;
+mod orders;
 pub mod problem;
 mod rng;
 pub mod schedule;

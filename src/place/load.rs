@@ -58,6 +58,15 @@ impl<'a> LoadModel<'a> {
         })
     }
 
+    /// What a flow costs a device or link it crosses to, at its dearest.
+    pub(crate) fn flow_us(&self, flow: &Flow) -> f64 {
+        if self.endpoint {
+            return flow.cost_us;
+        }
+        let pairs = (0..self.k).flat_map(|a| (0..self.k).map(move |b| (a, b))).filter(|(a, b)| a != b);
+        pairs.map(|(a, b)| self.link_us(flow, a, b)).filter(|&us| us < NO_PATH_US).fold(0.0, f64::max)
+    }
+
     /// Adds `sign` times the communication of a flow from device `a` to the devices in `readers`.
     fn charge(&self, flow: &Flow, a: usize, readers: u64, sign: f64, load: &mut [f64]) {
         let others = readers & !(1 << a);

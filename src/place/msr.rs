@@ -68,7 +68,10 @@ pub fn read(text: &str) -> Result<Instance, PlaceError> {
         return Err(PlaceError::msr("format", format!("`{}` is another format", file.format)));
     }
     if file.nodes.len() > MAX_TASKS || file.accelerators.saturating_add(file.cpus) > MAX_DEVICES {
-        return Err(PlaceError::limit("instance", format!("at most {MAX_TASKS} nodes, {MAX_DEVICES} devices")));
+        return Err(PlaceError::limit(
+            "instance",
+            format!("at most {MAX_TASKS} nodes, {MAX_DEVICES} devices"),
+        ));
     }
     if file.accelerators + file.cpus == 0 {
         return Err(PlaceError::msr("accelerators", "there is no device"));
@@ -76,7 +79,10 @@ pub fn read(text: &str) -> Result<Instance, PlaceError> {
     let bad = |x: f64| !x.is_finite() || x < 0.0;
     for node in &file.nodes {
         if [node.cpu, node.acc.unwrap_or(0.0), node.size, node.out_cost].into_iter().any(bad) {
-            return Err(PlaceError::msr(format!("node {}", node.id), "its numbers must be finite and not negative"));
+            return Err(PlaceError::msr(
+                format!("node {}", node.id),
+                "its numbers must be finite and not negative",
+            ));
         }
     }
     let index: BTreeMap<u64, usize> = file.nodes.iter().enumerate().map(|(i, n)| (n.id, i)).collect();

@@ -160,7 +160,8 @@ impl Evaluator {
                 let (s, node) = (here as usize, &net.instance.nodes[i]);
                 self.sub_size[s] += 1;
                 self.sub_members[s].push(i as u32);
-                self.sub_time[s] += node.acc.unwrap_or(f64::INFINITY) + if leaves { node.out_cost } else { 0.0 };
+                self.sub_time[s] +=
+                    node.acc.unwrap_or(f64::INFINITY) + if leaves { node.out_cost } else { 0.0 };
             }
         }
     }
@@ -246,9 +247,8 @@ pub fn solve(instance: &Instance, limits: &Limits) -> Result<Answer, PlaceError>
             best = Some((value, start.clone(), "linear split"));
         }
     }
-    let (mut value, mut place, mut solver) = best.ok_or_else(|| {
-        PlaceError::not_found("no contiguous placement that fits the memory was found")
-    })?;
+    let (mut value, mut place, mut solver) =
+        best.ok_or_else(|| PlaceError::not_found("no contiguous placement that fits the memory was found"))?;
     let mut work = 0;
     for (stage, hots) in [(0, [0.05, 0.02, 0.2, 0.01]), (1, [0.03, 0.01, 0.005, 0.002])] {
         let each = limits.work / (2 * CHAINS);

@@ -23,7 +23,12 @@ pub fn print(p: &Problem, objective: Objective, answer: &Answer) -> String {
         Objective::Bottleneck => "throughput",
     };
     let mut out = format!("solution {}\nobjective {word}\n", quote(&p.name));
-    let bound = format_args!("value {}\nlower_bound {} {}", answer.value, answer.lower_bound, quote(answer.bound_kind));
+    let bound = format_args!(
+        "value {}\nlower_bound {} {}",
+        answer.value,
+        answer.lower_bound,
+        quote(answer.bound_kind)
+    );
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{bound}");
     let _ = writeln!(out, "status {}\nsolver {}", answer.status.word(), quote(&answer.solver));

@@ -44,7 +44,8 @@ pub fn print(p: &Problem) -> String {
         let to: Vec<String> = tensor.consumers.iter().map(|&c| quote(&p.tasks[c].name)).collect();
         let cost = endpoint.map_or(String::new(), |(c, _)| format!(" cost_us={}", c[t]));
         let (name, from) = (quote(&tensor.name), quote(&p.tasks[tensor.producer].name));
-        let line = format_args!("tensor {name} bytes={} from={from} to=[{}]{cost}", tensor.bytes, to.join(", "));
+        let line =
+            format_args!("tensor {name} bytes={} from={from} to=[{}]{cost}", tensor.bytes, to.join(", "));
         put(&mut out, line);
     }
     out
@@ -68,8 +69,7 @@ fn print_links(p: &Problem, out: &mut String) {
 }
 
 fn print_task(p: &Problem, task: &Task, out: &mut String) {
-    let times: Vec<String> =
-        task.time_us.iter().map(|t| t.map_or("-".into(), |x| x.to_string())).collect();
+    let times: Vec<String> = task.time_us.iter().map(|t| t.map_or("-".into(), |x| x.to_string())).collect();
     let colocate = task.colocate.map_or(String::new(), |c| format!(" colocate={c}"));
     let pin = task.pin.map_or(String::new(), |d| format!(" pin={}", quote(&p.devices[d].name)));
     let (name, memory) = (quote(&task.name), task.memory_bytes);

@@ -3,6 +3,7 @@
 //! A unit is the smallest thing that moves between devices. Tensors of one producer unit that are read by the
 //! same units always cross together, so they are one [`Flow`]. Both reductions keep every placement's value.
 
+use crate::orders::{linear_orders, settle};
 use crate::problem::{CommModel, Problem};
 use std::collections::BTreeMap;
 
@@ -33,8 +34,10 @@ pub(crate) struct Units {
     pub(crate) flows: Vec<Flow>,
     /// Flows a unit produces or reads.
     pub(crate) flows_of_unit: Vec<Vec<usize>>,
-    /// Units in the order of a depth-first topological order of their first tasks.
+    /// Units in a linear order in which neighbours tend to be close.
     pub(crate) order: Vec<usize>,
+    /// Other such orders.
+    pub(crate) more_orders: Vec<Vec<usize>>,
 }
 
 impl Units {
@@ -47,8 +50,7 @@ impl Units {
         };
         let time_us: Vec<Vec<f64>> =
             members.iter().map(|unit| (0..k).map(|d| total(unit, d)).collect()).collect();
-        let candidates =
-            time_us.iter().map(|row| (0..k).filter(|&d| row[d].is_finite()).collect()).collect();
+        let candidates = time_us.iter().map(|row| (0..k).filter(|&d| row[d].is_finite()).collect()).collect();
         let memory_bytes = members
             .iter()
             .map(|unit| unit.iter().fold(0u64, |sum, &t| sum.saturating_add(p.tasks[t].memory_bytes)))
@@ -61,8 +63,21 @@ impl Units {
                 flows_of_unit[c].push(f);
             }
         }
-        let order = depth_first_units(p, &unit_of_task, members.len());
-        Units { unit_of_task, members, time_us, memory_bytes, candidates, flows, flows_of_unit, order }
+        let mut more_orders = linear_orders(p, &unit_of_task, members.len());
+        let settled: Vec<Vec<usize>> = more_orders.iter().map(|order| settle(order, &flows)).collect();
+        more_orders.extend(settled);
+        let order = more_orders.remove(0);
+        Units {
+            unit_of_task,
+            members,
+            time_us,
+            memory_bytes,
+            candidates,
+            flows,
+            flows_of_unit,
+            order,
+            more_orders,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -142,34 +157,4 @@ fn merge_tensors(p: &Problem, unit_of_task: &[usize]) -> Vec<Flow> {
         }
     }
     merged.into_values().collect()
-}
-
-/// Units by the place of their first task in a topological order that follows one branch as far as it can,
-/// so that a contiguous run of the order cuts few tensors.
-fn depth_first_units(p: &Problem, unit_of_task: &[usize], n_units: usize) -> Vec<usize> {
-    let n = p.tasks.len();
-    let mut waiting = vec![0usize; n];
-    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); n];
-    for tensor in &p.tensors {
-        for &c in &tensor.consumers {
-            waiting[c] += 1;
-            readers[tensor.producer].push(c);
-        }
-    }
-    let mut stack: Vec<usize> = (0..n).rev().filter(|&t| waiting[t] == 0).collect();
-    let (mut seen, mut order) = (vec![false; n_units], Vec::with_capacity(n_units));
-    while let Some(t) = stack.pop() {
-        let unit = unit_of_task[t];
-        if !seen[unit] {
-            seen[unit] = true;
-            order.push(unit);
-        }
-        for &c in readers[t].iter().rev() {
-            waiting[c] -= 1;
-            if waiting[c] == 0 {
-                stack.push(c);
-            }
-        }
-    }
-    order
 }
