@@ -8,22 +8,29 @@
 //! the input. The same graph gives the same bytes.
 //!
 //! **Reading order.** In: `wire` (with `schema`, `limits`), `import`, `order`, `inputs`, `inline`, `call`,
-//! `adapt`, `tensors`, `external`.
+//! `adapt`, `tensors`, `external`. Out: `export`, `writer`, `sizes`, `lower`, `encode`.
 
 mod adapt;
 mod attrs;
 mod call;
+mod encode;
+mod export;
 mod external;
 mod import;
 mod inline;
 mod inputs;
 pub mod limits;
+mod lower;
 mod map;
 mod order;
 mod schema;
+mod sizes;
 mod tensors;
 mod wire;
+mod writer;
 
+pub use encode::{MAX_MESSAGE_BYTES, MIN_EXTERNAL_BYTES};
+pub use export::{ExportOptions, save, save_file};
 pub use import::{Imported, load, load_bytes};
 pub use limits::{Limits, Options};
 pub use tensors::{tensor_from_pb, tensor_to_pb};
