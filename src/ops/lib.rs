@@ -13,21 +13,31 @@
 mod activation;
 mod binary;
 mod cast;
+mod channel_norm;
 pub mod common;
 pub mod content;
+mod conv;
 mod dynamic;
 pub mod elements;
+mod eval;
 mod fill;
 mod gather;
+mod global_pool;
 mod layout;
 mod logic;
+mod matmul;
+mod norm;
+mod pool;
+mod reduce;
 mod reshape;
 pub mod samples;
 pub mod scalar;
 mod scatter;
 pub mod shapes;
 mod slice;
+mod softmax;
 mod unary;
+mod window;
 
 use partita_ir::{OpDef, OpRef, Registry};
 use std::sync::LazyLock;
@@ -37,14 +47,22 @@ const FAMILIES: &[&[&OpDef]] = &[
     activation::ROWS,
     binary::ROWS,
     cast::ROWS,
+    channel_norm::ROWS,
+    conv::ROWS,
     dynamic::ROWS,
     fill::ROWS,
     gather::ROWS,
+    global_pool::ROWS,
     layout::ROWS,
     logic::ROWS,
+    matmul::ROWS,
+    norm::ROWS,
+    pool::ROWS,
+    reduce::ROWS,
     reshape::ROWS,
     scatter::ROWS,
     slice::ROWS,
+    softmax::ROWS,
     unary::ROWS,
 ];
 
