@@ -9,16 +9,22 @@
 //! **Reading order.** `common` (shape rules, readers, samplers), then any family file. A new operator is one
 //! row in a family file and its name in that file's `ROWS`.
 
+mod attention;
 mod channel_norm;
 pub mod common;
 mod conv;
+mod conv_transpose;
 mod eval;
 mod example;
 mod global_pool;
 mod matmul;
 mod norm;
 mod pool;
+mod quantize;
 mod reduce;
+mod resample;
+mod resize;
+mod select;
 mod softmax;
 mod window;
 
@@ -28,13 +34,18 @@ use std::sync::LazyLock;
 /// The families; each file lists its own rows.
 const FAMILIES: &[&[&OpDef]] = &[
     example::ROWS,
+    attention::ROWS,
     channel_norm::ROWS,
     conv::ROWS,
+    conv_transpose::ROWS,
     global_pool::ROWS,
     matmul::ROWS,
     norm::ROWS,
     pool::ROWS,
+    quantize::ROWS,
     reduce::ROWS,
+    resize::ROWS,
+    select::ROWS,
     softmax::ROWS,
 ];
 
