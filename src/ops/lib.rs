@@ -11,12 +11,14 @@
 //! its name in that file's `ROWS`.
 
 mod activation;
+mod attention;
 mod binary;
 mod cast;
 mod channel_norm;
 pub mod common;
 pub mod content;
 mod conv;
+mod conv_transpose;
 mod dynamic;
 pub mod elements;
 mod eval;
@@ -28,11 +30,15 @@ mod logic;
 mod matmul;
 mod norm;
 mod pool;
+mod quantize;
 mod reduce;
+mod resample;
 mod reshape;
+mod resize;
 pub mod samples;
 pub mod scalar;
 mod scatter;
+mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
@@ -45,10 +51,12 @@ use std::sync::LazyLock;
 /// The families; each file lists its own rows.
 const FAMILIES: &[&[&OpDef]] = &[
     activation::ROWS,
+    attention::ROWS,
     binary::ROWS,
     cast::ROWS,
     channel_norm::ROWS,
     conv::ROWS,
+    conv_transpose::ROWS,
     dynamic::ROWS,
     fill::ROWS,
     gather::ROWS,
@@ -58,9 +66,12 @@ const FAMILIES: &[&[&OpDef]] = &[
     matmul::ROWS,
     norm::ROWS,
     pool::ROWS,
+    quantize::ROWS,
     reduce::ROWS,
     reshape::ROWS,
+    resize::ROWS,
     scatter::ROWS,
+    select::ROWS,
     slice::ROWS,
     softmax::ROWS,
     unary::ROWS,
