@@ -14,6 +14,7 @@ mod channel_norm;
 pub mod common;
 mod conv;
 mod conv_transpose;
+mod einsum;
 mod eval;
 mod example;
 mod global_pool;
@@ -24,6 +25,7 @@ mod quantize;
 mod reduce;
 mod resample;
 mod resize;
+mod rotary;
 mod select;
 mod softmax;
 mod window;
@@ -38,6 +40,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     channel_norm::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    einsum::ROWS,
     global_pool::ROWS,
     matmul::ROWS,
     norm::ROWS,
@@ -45,6 +48,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     quantize::ROWS,
     reduce::ROWS,
     resize::ROWS,
+    rotary::ROWS,
     select::ROWS,
     softmax::ROWS,
 ];
