@@ -19,7 +19,17 @@ pub mod common;
 pub mod content;
 mod conv;
 mod conv_transpose;
+mod activation;
+mod attention;
+mod binary;
+mod cast;
+mod channel_norm;
+pub mod common;
+pub mod content;
+mod conv;
+mod conv_transpose;
 mod dynamic;
+mod einsum;
 pub mod elements;
 mod eval;
 mod fill;
@@ -35,6 +45,7 @@ mod reduce;
 mod resample;
 mod reshape;
 mod resize;
+mod rotary;
 pub mod samples;
 pub mod scalar;
 mod scatter;
@@ -58,6 +69,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     conv::ROWS,
     conv_transpose::ROWS,
     dynamic::ROWS,
+    einsum::ROWS,
     fill::ROWS,
     gather::ROWS,
     global_pool::ROWS,
@@ -70,6 +82,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
+    rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
     slice::ROWS,
