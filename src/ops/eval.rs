@@ -106,6 +106,16 @@ pub(crate) fn to_i128s(t: &Tensor) -> Vec<i128> {
     t.to_i64s().into_iter().map(wide).collect()
 }
 
+/// Least and greatest value of an integer type.
+pub(crate) fn int_range(dtype: DType) -> (i128, i128) {
+    let bits = 8 * dtype.size_bytes();
+    match dtype {
+        DType::Bool => (0, 1),
+        DType::I8 | DType::I16 | DType::I32 | DType::I64 => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
+        _ => (0, (1 << bits) - 1),
+    }
+}
+
 /// Whether two dims can be equal: a symbol fits anything.
 pub(crate) fn may_equal(a: &Dim, b: &Dim) -> bool {
     match (a.as_known(), b.as_known()) {

@@ -11,12 +11,14 @@
 //! its name in that file's `ROWS`.
 
 mod activation;
+mod attention;
 mod binary;
 mod cast;
 mod channel_norm;
 pub mod common;
 pub mod content;
 mod conv;
+mod conv_transpose;
 pub mod elements;
 mod eval;
 mod global_pool;
@@ -24,9 +26,13 @@ mod logic;
 mod matmul;
 mod norm;
 mod pool;
+mod quantize;
 mod reduce;
+mod resample;
+mod resize;
 pub mod samples;
 pub mod scalar;
+mod select;
 mod softmax;
 mod unary;
 mod window;
@@ -37,16 +43,21 @@ use std::sync::LazyLock;
 /// The families; each file lists its own rows.
 const FAMILIES: &[&[&OpDef]] = &[
     activation::ROWS,
+    attention::ROWS,
     binary::ROWS,
     cast::ROWS,
     channel_norm::ROWS,
     conv::ROWS,
+    conv_transpose::ROWS,
     global_pool::ROWS,
     logic::ROWS,
     matmul::ROWS,
     norm::ROWS,
     pool::ROWS,
+    quantize::ROWS,
     reduce::ROWS,
+    resize::ROWS,
+    select::ROWS,
     softmax::ROWS,
     unary::ROWS,
 ];

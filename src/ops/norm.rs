@@ -1,8 +1,8 @@
 //! Normalisation over trailing axes: `layer_norm` and `rms_norm`.
 
 use crate::common::{
-    PLAIN, attr, axis_of, between, broadcast, broadcast_position, from_f64s, indices, input, onnx,
-    sample_shape, tensor, type_error, work,
+    PLAIN, attr, attr_error, axis_of, between, broadcast, broadcast_position, from_f64s, indices, input,
+    onnx, sample_shape, tensor, type_error, work,
 };
 use crate::eval::{Lines, optional, optional_type, results, want_float};
 use partita_ir::attr::Attrs;
@@ -106,7 +106,7 @@ fn stash(attrs: &Attrs, data: DType) -> Result<DType, Diag> {
         10 => Ok(DType::F16),
         11 => Ok(DType::F64),
         0 => Ok(data),
-        other => Err(crate::common::attr_error(format!("stash_type {other} is not a float type"))),
+        other => Err(attr_error(format!("stash_type {other} is not a float type"))),
     }
 }
 

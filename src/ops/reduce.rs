@@ -4,7 +4,7 @@ use crate::common::{
     PLAIN, attr, attr_error, axis_of, between, exactly, from_f64s, from_i64s, input, ints_of, onnx, operand,
     sample_shape, strides, tensor, unsupported, work,
 };
-use crate::eval::{result, to_i128s};
+use crate::eval::{int_range, result, to_i128s};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{
@@ -192,22 +192,10 @@ fn extreme(ctx: &EvalCtx, max: bool) -> Result<Vec<Tensor>, Diag> {
     };
     let int = |x: &[i128]| {
         let best = if max { x.iter().max() } else { x.iter().min() };
-        best.copied().unwrap_or_else(|| limit(dtype, max))
+        let (least, greatest) = int_range(dtype);
+        best.copied().unwrap_or(if max { least } else { greatest })
     };
     reduce(ctx, float, int)
-}
-
-/// The least value of an integer type, or the greatest.
-fn limit(dtype: DType, least: bool) -> i128 {
-    let bits = 8 * dtype.size_bytes();
-    let signed = matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64);
-    match (dtype, signed, least) {
-        (DType::Bool, _, _) => i128::from(!least),
-        (_, true, true) => -(1 << (bits - 1)),
-        (_, true, false) => (1 << (bits - 1)) - 1,
-        (_, false, true) => 0,
-        (_, false, false) => (1 << bits) - 1,
-    }
 }
 
 fn wrapping(x: &[i128], f: impl Fn(i128) -> i128) -> i128 {
