@@ -6,6 +6,7 @@
 use partita_ir::Diag;
 
 /// Operators by the opset that introduced them; those not listed are older than any opset that is read.
+#[rustfmt::skip]
 const INTRODUCED: &[(i64, &[&str])] = &[
     (7, &["Acos", "Asin", "Atan", "Cos", "Multinomial", "Sin", "Tan"]),
     (8, &["Expand", "Scan"]),
