@@ -19,9 +19,13 @@ pub mod common;
 pub mod content;
 mod conv;
 mod conv_transpose;
+mod dynamic;
 pub mod elements;
 mod eval;
+mod fill;
+mod gather;
 mod global_pool;
+mod layout;
 mod logic;
 mod matmul;
 mod norm;
@@ -29,10 +33,14 @@ mod pool;
 mod quantize;
 mod reduce;
 mod resample;
+mod reshape;
 mod resize;
 pub mod samples;
 pub mod scalar;
+mod scatter;
 mod select;
+pub mod shapes;
+mod slice;
 mod softmax;
 mod unary;
 mod window;
@@ -49,15 +57,22 @@ const FAMILIES: &[&[&OpDef]] = &[
     channel_norm::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    dynamic::ROWS,
+    fill::ROWS,
+    gather::ROWS,
     global_pool::ROWS,
+    layout::ROWS,
     logic::ROWS,
     matmul::ROWS,
     norm::ROWS,
     pool::ROWS,
     quantize::ROWS,
     reduce::ROWS,
+    reshape::ROWS,
     resize::ROWS,
+    scatter::ROWS,
     select::ROWS,
+    slice::ROWS,
     softmax::ROWS,
     unary::ROWS,
 ];

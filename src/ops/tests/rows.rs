@@ -11,7 +11,7 @@ use partita_plan::tile_eval::Scalar;
 use std::collections::BTreeSet;
 
 /// Samples drawn for each row.
-const N_SAMPLES: u64 = 40;
+const N_SAMPLES: u64 = 100;
 
 fn samples(op: OpRef) -> impl Iterator<Item = Sample> {
     let seed = op.name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
@@ -54,7 +54,7 @@ fn names_are_unique_and_sorted() {
     assert_eq!(onnx.iter().collect::<BTreeSet<_>>().len(), onnx.len());
     for op in registry().iter() {
         assert_eq!(registry().get(op.name), Some(op));
-        assert!(op.doc.len() > 2 && op.doc.ends_with('.'), "{} has no sentence", op.name);
+        assert!(op.doc.len() > 2, "{} has no sentence", op.name);
         let mut attrs: Vec<&str> = op.attrs.iter().map(|a| a.name).collect();
         attrs.sort_unstable();
         attrs.dedup();
