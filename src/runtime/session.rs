@@ -314,7 +314,11 @@ impl Session {
     /// Waits for all devices; the first failure is returned, but every device is waited for.
     fn finish(&self) -> Result<(), RuntimeError> {
         let devices = self.executor.devices();
-        devices.iter().fold(Ok(()), |result, device| result.and(device.finish()))
+        let mut result = Ok(());
+        for device in devices.iter() {
+            result = result.and(device.finish());
+        }
+        result
     }
 
     fn device(&self, value: usize) -> usize {

@@ -1,6 +1,6 @@
 //! Sessions on naive devices: right numbers, symbols, repeated runs, outputs, traces, bad input.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
 use common::plans::{chain, two_devices};

@@ -1,7 +1,7 @@
 //! A naive device for tests: one arena, tile programs element by element, nothing allocated by a launch.
 //!
 //! Also included by the tests of the simulated device.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 #![allow(unsafe_code, reason = "an arena that several threads write, as real devices have")]
 
 #[path = "../../../plan/tests/common/plans.rs"]
