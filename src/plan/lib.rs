@@ -25,6 +25,7 @@ pub mod reserve;
 mod scan;
 pub mod text;
 pub mod tile;
+pub mod tile_eval;
 
 pub use dim::{DimExpr, DimOp};
 pub use dtype::ElementType;
