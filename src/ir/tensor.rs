@@ -27,6 +27,12 @@ impl Bytes {
         ((*owner).as_ref().len() >= end).then_some(Self { owner, start, len })
     }
 
+    /// A part of these bytes; `None` when it reaches beyond their end.
+    pub fn sub(&self, start: usize, len: usize) -> Option<Self> {
+        let end = start.checked_add(len)?;
+        (end <= self.len).then(|| Self { owner: self.owner.clone(), start: self.start + start, len })
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &(*self.owner).as_ref()[self.start..self.start + self.len]
