@@ -67,6 +67,7 @@ pub static TESTS: &[Test] = &[
     Test { name: "one_axis", doc: "exactly one axis", holds: |_, a| ints(a, 0).is_some_and(|v| v.len() == 1) },
     Test { name: "same_axis", doc: "(a, b, x): the same single axis of x", holds: |s, a| axes(s, &[a[0].clone(), a[2].clone()]).zip(axes(s, &[a[1].clone(), a[2].clone()])).is_some_and(|(x, y)| x.0.len() == 1 && x.0 == y.0) },
     Test { name: "at_most", doc: "(a, b): both known, a <= b", holds: |s, a| number(s, a, 0).zip(number(s, a, 1)).is_some_and(|(x, y)| x <= y) },
+    Test { name: "fits_f32", doc: "a constant that an attribute holds exactly", holds: |s, a| number(s, a, 0).is_some_and(|v| f64::from(v as f32) == v) },
     Test { name: "power_of_two", doc: "a constant whose reciprocal is exact", holds: power_of_two },
     Test { name: "all_zero", doc: "every entry is 0", holds: |_, a| ints(a, 0).is_some_and(|v| v.iter().all(|&x| x == 0)) },
     Test { name: "all_ones", doc: "absent, or every entry is 1", holds: |_, a| matches!(a.first(), Some(Val::Absent)) || ints(a, 0).is_some_and(|v| v.iter().all(|&x| x == 1)) },

@@ -11,12 +11,12 @@ use partita_ir::{Attr, DType, Graph, Tensor, Type, ValueId};
 use partita_passes::egraph::extract::Choice;
 use partita_passes::egraph::load::load;
 use partita_passes::egraph::matcher::{Index, find};
-use partita_passes::egraph::pattern::{AttrPattern, Expr, Numerics, OpPattern, Pattern, Rule, VarKind};
+use partita_passes::egraph::pattern::{AttrPattern, Expr, Numerics, OpPattern, Pattern, Rule};
 use partita_passes::egraph::plan::{add, plan};
 use partita_passes::rules::shipped;
 
-const WANTED: usize = 8;
-const MAX_TRIES: u64 = 6000;
+const WANTED: usize = 40;
+const MAX_TRIES: u64 = 8000;
 
 #[derive(Clone)]
 enum Bound {
@@ -56,7 +56,7 @@ impl<'a> Instance<'a> {
                     && c.args.iter().any(|e| matches!(e, Expr::Var(v) if *v == var))
             })
         };
-        let splat = about(&["scalar", "power_of_two", "at_most", "one_element"]);
+        let splat = about(&["scalar", "power_of_two", "at_most", "one_element", "fits_f32"]);
         (splat || about(&["const"]), splat)
     }
 
@@ -397,5 +397,4 @@ fn rules_are_many_and_named_once() {
     let rows: std::collections::BTreeSet<&str> =
         rules.iter().map(|r| r.name.split('/').next().unwrap()).collect();
     assert!(rows.len() >= 40, "{} rules", rows.len());
-    assert!(rules.iter().all(|r| r.vars.iter().any(|v| v.1 == VarKind::Class)));
 }
