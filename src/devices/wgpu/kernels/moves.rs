@@ -212,7 +212,7 @@ pub(crate) fn pad(step: &Step) -> Result<Vec<Dispatch>, RuntimeError> {
     }
     let mut body = if n == 0 { String::new() } else { window::split("i", "o", &y.shape) };
     for k in 0..n {
-        let place = place(mode, x.shape[k], &format!("(i32(o{k}) - ({}))", pads[k]))
+        let place = place(mode, x.shape[k], &format!("(i32(o{k}) - ({}))", pads[k]), pads[k])
             .ok_or_else(|| step.error(format!("the mode '{mode}' of a pad is not known here")))?;
         let _ = writeln!(body, "    let a{k} = {place};");
         if blank.is_some() {
@@ -225,9 +225,13 @@ pub(crate) fn pad(step: &Step) -> Result<Vec<Dispatch>, RuntimeError> {
     Ok(vec![take(shader, 0, blank)?])
 }
 
-/// The position in an axis of `size` that an i32 position beyond its ends stands for.
-fn place(mode: &str, size: usize, at: &str) -> Option<String> {
-    let turn = |period: usize| format!("((({at} % {period}) + {period}) % {period})");
+/// The position in an axis of `size` that the i32 position `at`, not below `-begin`, stands for.
+fn place(mode: &str, size: usize, at: &str, begin: i64) -> Option<String> {
+    // GLSL leaves the remainder of negative numbers open: whole periods make the dividend positive.
+    let turn = |period: usize| {
+        let lift = (begin.max(0) as usize).div_ceil(period) * period;
+        format!("(({at} + {lift}) % {period})")
+    };
     match mode {
         "constant" => Some(at.to_owned()),
         "edge" => Some(format!("clamp({at}, 0, {})", size as i64 - 1)),

@@ -21,6 +21,15 @@ fn is_inf(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) == 0x7f800000u;
 }
 
+// The second operand where either is NaN; said in bits, since GL compilers turn a comparison and a choice into fmax.
+fn max_f(a: f32, b: f32) -> f32 {
+    return select(select(b, a, a > b), b, is_nan(a) || is_nan(b));
+}
+
+fn min_f(a: f32, b: f32) -> f32 {
+    return select(select(b, a, a < b), b, is_nan(a) || is_nan(b));
+}
+
 // 2^n for n in -126..=127.
 fn pow2(n: i32) -> f32 {
     return bitcast<f32>(bitcast<u32>(n + 127) << 23u);
