@@ -22,6 +22,11 @@ pub fn run(ctx: &mut Ctx, mut graph: Graph) -> Result<Graph, Vec<Diag>> {
     let mut inference = infer_graph(&graph)?;
     let bound: BTreeSet<Arc<str>> = graph.input_symbols().into_keys().collect();
     for id in graph.topological() {
+        if let Some(change) = attributes(&graph, id, &inference, &bound)
+            && !commit(ctx, &mut graph, id, change, "operand-to-attribute", &inference)
+        {
+            break;
+        }
         if let Some(value) = forwarded(&graph, id) {
             if !ctx.spend("remove-identity") {
                 break;
@@ -29,11 +34,6 @@ pub fn run(ctx: &mut Ctx, mut graph: Graph) -> Result<Graph, Vec<Diag>> {
             let output = graph.node(id).outputs[0];
             graph.replace_uses(output, value);
             continue;
-        }
-        if let Some(change) = attributes(&graph, id, &inference, &bound)
-            && !commit(ctx, &mut graph, id, change, "operand-to-attribute", &inference)
-        {
-            break;
         }
         if let Some(shape) = reshape(&graph, id, &bound)
             && !to_reshape(ctx, &mut graph, id, shape, &mut inference)

@@ -47,13 +47,19 @@ pub static TESTS: &[Test] = &[
     Test { name: "float", doc: "floating-point elements", holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.dtype.is_float()) },
     Test { name: "rank", doc: "(x, n): x has n dimensions", holds: |s, a| type_of(s, a, 0).map(|t| t.rank() as i64) == int(a, 1) },
     Test { name: "min_rank", doc: "(x, n): x has at least n dimensions", holds: |s, a| type_of(s, a, 0).zip(int(a, 1)).is_some_and(|(t, n)| t.rank() as i64 >= n) },
+    Test { name: "at_most_rank", doc: "(x, n): x has at most n dimensions", holds: |s, a| type_of(s, a, 0).zip(int(a, 1)).is_some_and(|(t, n)| t.rank() as i64 <= n) },
+    Test { name: "positive_dims", doc: "every dimension is known and above 0", holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.shape.iter().all(|d| d.as_known().is_some_and(|v| v > 0))) },
     Test { name: "same_rank", doc: "equally many dimensions", holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(x, y)| x.rank() == y.rank()) },
     Test { name: "same_type", doc: "equal types", holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(x, y)| x == y) },
     Test { name: "same_last", doc: "equal last dimensions", holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(x, y)| x.rank() > 0 && x.shape.last() == y.shape.last()) },
     Test { name: "root_last", doc: "the last dimension is the result's", holds: |s, a| type_of(s, a, 0).is_some_and(|x| x.rank() > 0 && x.shape.last() == s.root.shape.last()) },
     Test { name: "varies_last", doc: "all dimensions but the last are 1", holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.shape.iter().rev().skip(1).all(|d| d.is(1))) },
     Test { name: "vector_of_last", doc: "(g, x): g is one vector over x's last axis", holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(g, x)| g.rank() == 1 && g.shape.last() == x.shape.last() && g.dtype == x.dtype) },
-    Test { name: "per_channel", doc: "(c, y): against y, c varies along axis 1 only", holds: per_channel },
+    Test { name: "conv_channels", doc: "(c, w): against the convolution by w, c varies along axis 1 only", holds: conv_channels },
+    Test { name: "no_copied_dims", doc: "(attributes of a reshape): all sizes are stated, none is copied from the operand or left open", holds: no_copied_dims },
+    Test { name: "axes_are", doc: "(axes, x, list): exactly these axes", holds: |s, a| axes(s, a).zip(ints(a, 2)).is_some_and(|((have, _), want)| have == want) },
+    Test { name: "disjoint", doc: "(a, b, x): no axis of x is in both", holds: |s, a| a.len() == 3 && axes(s, &[a[0].clone(), a[2].clone()]).zip(axes(s, &[a[1].clone(), a[2].clone()])).is_some_and(|(x, y)| x.0.iter().all(|v| !y.0.contains(v))) },
+    Test { name: "within", doc: "(s, e, u, v): slice s..e lies inside what slice u..v leaves, nothing counted from the end", holds: within },
     Test { name: "default", doc: "(a, v): the attribute is absent or v", holds: is_default },
     Test { name: "identity_perm", doc: "0, 1, 2, ...", holds: |_, a| ints(a, 0).is_some_and(|p| p.iter().enumerate().all(|(i, &v)| v == i as i64)) },
     Test { name: "moves_ones", doc: "(p, x): the permutation keeps the order of axes longer than 1", holds: moves_ones },
@@ -61,6 +67,7 @@ pub static TESTS: &[Test] = &[
     Test { name: "one_axis", doc: "exactly one axis", holds: |_, a| ints(a, 0).is_some_and(|v| v.len() == 1) },
     Test { name: "same_axis", doc: "(a, b, x): the same single axis of x", holds: |s, a| axes(s, &[a[0].clone(), a[2].clone()]).zip(axes(s, &[a[1].clone(), a[2].clone()])).is_some_and(|(x, y)| x.0.len() == 1 && x.0 == y.0) },
     Test { name: "at_most", doc: "(a, b): both known, a <= b", holds: |s, a| number(s, a, 0).zip(number(s, a, 1)).is_some_and(|(x, y)| x <= y) },
+    Test { name: "fits_f32", doc: "a constant that an attribute holds exactly", holds: |s, a| number(s, a, 0).is_some_and(|v| f64::from(v as f32) == v) },
     Test { name: "power_of_two", doc: "a constant whose reciprocal is exact", holds: power_of_two },
     Test { name: "all_zero", doc: "every entry is 0", holds: |_, a| ints(a, 0).is_some_and(|v| v.iter().all(|&x| x == 0)) },
     Test { name: "all_ones", doc: "absent, or every entry is 1", holds: |_, a| matches!(a.first(), Some(Val::Absent)) || ints(a, 0).is_some_and(|v| v.iter().all(|&x| x == 1)) },
@@ -73,6 +80,9 @@ pub static FUNCTIONS: &[Function] = &[
     Function { name: "value", doc: "the number all elements of a constant are", eval: |s, a| float(number(s, a, 0)?) },
     Function { name: "recip", doc: "1/a", eval: |s, a| float(1.0 / number(s, a, 0)?) },
     Function { name: "times", doc: "a*b", eval: |s, a| float(number(s, a, 0)? * number(s, a, 1)?) },
+    Function { name: "larger", doc: "the larger of two numbers", eval: |s, a| float(number(s, a, 0)?.max(number(s, a, 1)?)) },
+    Function { name: "smaller", doc: "the smaller of two numbers", eval: |s, a| float(number(s, a, 0)?.min(number(s, a, 1)?)) },
+    Function { name: "added", doc: "entry by entry sum of two lists", eval: |_, a| { let (x, y) = (ints(a, 0)?, ints(a, 1)?); (x.len() == y.len()).then(|| ints_val(x.iter().zip(&y).map(|(a, b)| a.saturating_add(*b)).collect())) } },
     Function { name: "or", doc: "(a, v): a, or v where a is absent", eval: |_, a| match a { [Val::Absent, v] => Some(v.clone()), [v, _] => Some(v.clone()), _ => None } },
     Function { name: "compose", doc: "(p, q): the permutation of transpose p after transpose q", eval: compose },
     Function { name: "inverse", doc: "the inverse permutation", eval: |_, a| inverse(&ints(a, 0)?).map(ints_val) },
@@ -173,13 +183,26 @@ fn is_default(_: &Scope, args: &[Val]) -> bool {
     }
 }
 
-fn per_channel(scope: &Scope, args: &[Val]) -> bool {
-    let Some((c, y)) = type_of(scope, args, 0).zip(type_of(scope, args, 1)) else { return false };
-    if c.rank() > y.rank() || y.rank() < 2 {
+fn conv_channels(scope: &Scope, args: &[Val]) -> bool {
+    let Some((c, w)) = type_of(scope, args, 0).zip(type_of(scope, args, 1)) else { return false };
+    if c.rank() > w.rank() || w.rank() < 3 {
         return false;
     }
-    let skip = y.rank() - c.rank();
-    c.shape.iter().enumerate().all(|(i, d)| d.is(1) || (i + skip == 1 && *d == y.shape[1]))
+    let skip = w.rank() - c.rank();
+    c.shape.iter().enumerate().all(|(i, d)| d.is(1) || (i + skip == 1 && *d == w.shape[0]))
+}
+
+fn no_copied_dims(_: &Scope, args: &[Val]) -> bool {
+    let Some(Val::Attrs(attrs)) = args.first() else { return false };
+    attrs.dims("shape").is_some_and(|dims| dims.iter().all(|d| d.as_known().is_none_or(|v| v > 0)))
+}
+
+fn within(_: &Scope, args: &[Val]) -> bool {
+    let lists: Option<Vec<Vec<i64>>> = (0..4).map(|n| ints(args, n)).collect();
+    let Some([s, e, u, v]) = lists.as_deref() else { return false };
+    let n = s.len();
+    [e, u, v].iter().all(|l| l.len() == n)
+        && (0..n).all(|i| 0 <= s[i] && s[i] <= e[i] && 0 <= u[i] && u[i] <= v[i] && e[i] <= v[i] - u[i])
 }
 
 fn moves_ones(scope: &Scope, args: &[Val]) -> bool {

@@ -3,6 +3,7 @@
 //! Three tables: attributes that became operands, attributes that went away, and rules for the rest.
 
 use crate::call::{Call, Emit};
+use crate::history;
 use partita_ir::{Attr, DType, Diag, Tensor, ValueId};
 
 /// Newest opset of the standard domain whose forms are known.
@@ -105,6 +106,7 @@ pub(crate) fn adapt(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         return Ok(call);
     }
     let label = call.label();
+    history::check(&call.op_type, call.version).map_err(|d| d.at_node(&*label))?;
     for (op, attr, gone) in DROPPED {
         if *op == call.op_type && call.version < *gone {
             call.attrs.remove(*attr);

@@ -248,7 +248,12 @@ impl<'a> Importer<'a> {
             let text = format!("the input is {}, the value given is {}", declared.name(), tensor.dtype().name());
             return Err(Diag::new("I026", text).at_value(&*input.name).hint("convert the value"));
         }
-        Ok(self.emit.builder.constant(&input.name, tensor))
+        let value = self.emit.builder.constant(&input.name, tensor);
+        check_output(input, self.emit.ty(value)).map_err(|_| {
+            let text = format!("the value given is {}, the model declares another shape", self.emit.ty(value));
+            Diag::new("I026", text).at_value(&*input.name).hint("reshape the value")
+        })?;
+        Ok(value)
     }
 
     /// `I026` for values given to inputs the model does not have.
