@@ -141,7 +141,11 @@ fn eval_mod(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
         ctx,
         |a, b| {
             let rest = libm::fmod(a, b);
-            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+            if rest == 0.0 {
+                // Zero has the sign of the divisor, too.
+                return rest.copysign(b);
+            }
+            if (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
         },
         |a, b| {
             let rest = a.checked_rem(b).unwrap_or(0);

@@ -1,5 +1,7 @@
 //! Every kind of fault in a plan is found and has its code.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::plans::{after, chain, dims, full, load, symbol, two_devices};

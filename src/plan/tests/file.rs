@@ -1,5 +1,7 @@
 //! Plan files: round trip, equal bytes, damage of every byte, hostile bytes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::plans::{chain, full};

@@ -1,7 +1,7 @@
 //! Plans by hand: a builder that does what the compiler does last (reservations and offsets), and a few plans.
 //!
 //! Also included by the tests of the runtime, so it uses the public interface only.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests")]
 
 use partita_plan::dim::DimItem;
 use partita_plan::limits::ARENA_ALIGN_BYTES;
