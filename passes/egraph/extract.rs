@@ -127,7 +127,8 @@ impl Problem {
         let mut seen = BTreeSet::new();
         for (id, node) in origin {
             let id = egraph.find(*id);
-            let node = ENode { head: node.head, children: node.children.iter().map(|&c| egraph.find(c)).collect() };
+            let node =
+                ENode { head: node.head, children: node.children.iter().map(|&c| egraph.find(c)).collect() };
             // Two values of one class: the first one has no operand behind the second, so no cycle arises.
             if let (Some(&n), true) = (number.get(&id), seen.insert(id)) {
                 if let Some(at) = egraph[id].nodes.iter().position(|x| canonical(egraph, x) == node) {
