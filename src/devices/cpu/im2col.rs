@@ -187,7 +187,8 @@ struct Tap {
 unsafe fn lanes_one_by_one(x: *const f32, offsets: &[i32; NR], mask: u32, out: &mut [f32]) {
     for (lane, out) in out.iter_mut().enumerate() {
         // SAFETY: lanes of the mask lie in the plane.
-        *out = if mask >> lane & 1 == 1 { unsafe { *x.wrapping_offset(offsets[lane] as isize) } } else { 0.0 };
+        *out =
+            if mask >> lane & 1 == 1 { unsafe { *x.wrapping_offset(offsets[lane] as isize) } } else { 0.0 };
     }
 }
 

@@ -1,5 +1,5 @@
 //! One step as a whole plan: builds it, runs it on every instruction set and with one and two threads.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use partita_cpu::CpuFactory;
 use partita_cpu::isa::Isa;
@@ -222,7 +222,11 @@ pub fn run_all(
 }
 
 /// The error of binding or running.
-pub fn refusal(spec: &Spec, inputs: &[Option<Tensor>], outputs: &[(ElementType, Vec<usize>)]) -> RuntimeError {
+pub fn refusal(
+    spec: &Spec,
+    inputs: &[Option<Tensor>],
+    outputs: &[(ElementType, Vec<usize>)],
+) -> RuntimeError {
     execute(&CpuFactory::new(Some(1)), bound(spec, inputs, outputs), inputs).unwrap_err()
 }
 
