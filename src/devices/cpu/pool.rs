@@ -63,7 +63,7 @@ impl Pool {
                     if let Some(at_w) = w.source(2, columns.start, kw).filter(|_| !columns.is_empty()) {
                         // SAFETY: `valid` keeps the reads inside the input row.
                         unsafe {
-                            tap(self.isa, self.max, x.add(line + at_w), w.stride[2], &mut row[columns])
+                            tap(self.isa, self.max, x.add(line + at_w), w.stride[2], &mut row[columns]);
                         };
                     }
                 }

@@ -174,7 +174,7 @@ impl Reduce {
     }
 
     /// One result from rows along the innermost axis.
-    unsafe fn from_rows(&self, index: usize) -> f32 {
+    unsafe fn fold_rows(&self, index: usize) -> f32 {
         let base = offset(&self.kept, index);
         let rows = || (0..count(&self.reduced)).map(|i| base + offset(&self.reduced, i));
         // SAFETY: every row lies in the operand.
@@ -277,7 +277,7 @@ impl Prepared for Reduce {
                 // SAFETY: members compute different results.
                 unsafe {
                     if self.inner_reduced {
-                        *self.y.add(unit) = self.from_rows(unit);
+                        *self.y.add(unit) = self.fold_rows(unit);
                     } else {
                         let from = unit % chunks * COLUMNS;
                         let to = (from + COLUMNS).min(self.inner);

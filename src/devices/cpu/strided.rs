@@ -180,7 +180,7 @@ unsafe fn transpose<T: std::marker::Copy>(
                     let (at, into) = (c as isize * from, r as isize * to);
                     // SAFETY: the caller's contract.
                     unsafe {
-                        *dst.wrapping_offset(into).wrapping_add(c) = *src.wrapping_offset(at).wrapping_add(r)
+                        *dst.wrapping_offset(into).wrapping_add(c) = *src.wrapping_offset(at).wrapping_add(r);
                     };
                 }
             }

@@ -301,7 +301,13 @@ impl Tile {
                 Step::Fetch(fetch) => fetch.map.runs(start, count, |position, run| {
                     // SAFETY: the map was checked against the operand's shape, the slot has `LANES` lanes.
                     unsafe {
-                        load_run(fetch.operand.dtype, fetch.operand.ptr, run, *table.add(fetch.reg), position)
+                        load_run(
+                            fetch.operand.dtype,
+                            fetch.operand.ptr,
+                            run,
+                            *table.add(fetch.reg),
+                            position,
+                        );
                     };
                 }),
                 // SAFETY: the program was checked; slots have `LANES` lanes and do not overlap.

@@ -31,9 +31,9 @@ pub(crate) unsafe fn load_run(dtype: ElementType, ptr: *const u8, run: Run, slot
         let dst = slot.add(position * size);
         let src = ptr.add(run.from * dtype.size_bytes());
         if run.step == 0 {
-            load_scalar(dtype, src, lane, dst, run.len)
+            load_scalar(dtype, src, lane, dst, run.len);
         } else {
-            load_dense(dtype, src, dst, run.len)
+            load_dense(dtype, src, dst, run.len);
         }
     }
 }
@@ -115,9 +115,9 @@ pub(crate) unsafe fn store_range(
     // SAFETY: the caller's contract.
     unsafe {
         if lane == Lane::Float {
-            store_floats(dtype, slot.cast(), dst, count)
+            store_floats(dtype, slot.cast(), dst, count);
         } else {
-            store_ints(dtype, slot.cast(), dst, count)
+            store_ints(dtype, slot.cast(), dst, count);
         }
     }
 }

@@ -50,7 +50,7 @@ fn shapes_that_do_not_fit_are_refused() {
 
 /// A valid product whose plan is then damaged.
 fn damaged(damage: impl Fn(&mut Bound)) -> RuntimeError {
-    let inputs = [Some(Tensor::noise(&[4, 5], 1)), Some(Tensor::noise(&[5, 40], 1).as_weight())];
+    let inputs = [Some(Tensor::noise(&[4, 5], 1)), Some(Tensor::noise(&[5, 40], 1).into_weight())];
     let mut bound = bound(&Spec::new("gemm").int("n_own", 2), &inputs, &[(F32, vec![4, 40])]);
     damage(&mut bound);
     execute(&CpuFactory::new(Some(1)), bound, &inputs).unwrap_err()

@@ -83,7 +83,7 @@ fn gemm(case: &Gemm) {
     }
     let mut spec =
         Spec::new("gemm").int("trans_a", trans.0.into()).int("trans_b", trans.1.into()).int("n_own", 2);
-    let b = if packed { b.as_weight() } else { b };
+    let b = if packed { b.into_weight() } else { b };
     let mut inputs = vec![Some(a), Some(b)];
     if let Some(program) = epilogue(kind) {
         spec = spec.program(program);
@@ -243,7 +243,7 @@ impl Conv {
             finish(self.kind, s + f64::from(bv[i / out_plane % co]), f64::from(ev[i]))
         };
         let want: Vec<f64> = sums.iter().enumerate().map(biased).collect();
-        let w = if self.packed { w.as_weight() } else { w };
+        let w = if self.packed { w.into_weight() } else { w };
         let mut inputs = vec![Some(x), Some(w), Some(bias)];
         if self.kind > 0 {
             inputs.push(Some(extra));

@@ -176,7 +176,7 @@ fn integers_match() {
         let inputs = [Some(Tensor::i64(&[8], &a)), Some(Tensor::i64(&[8], &b))];
         let inputs = &inputs[..op.arity()];
         run_all(&spec, inputs, &[(ElementType::I64, vec![8])], |name, results| {
-            assert_eq!(results[0], want, "{op:?} {name}")
+            assert_eq!(results[0], want, "{op:?} {name}");
         });
     }
 }
@@ -193,7 +193,7 @@ fn types_convert() {
     run_all(&spec, &[Some(x.clone())], &outs, |_, r| assert_eq!(r[0], [1, 1, 0, 1]));
     let outs = [(ElementType::F32, vec![4])];
     run_all(&spec, &[Some(x)], &outs, |_, r| {
-        assert_eq!(floats(&r[0]), [300.0, -1.0, 0.0, 1_099_511_627_776.0])
+        assert_eq!(floats(&r[0]), [300.0, -1.0, 0.0, 1_099_511_627_776.0]);
     });
     let halves = Tensor {
         dtype: ElementType::F16,
