@@ -46,7 +46,8 @@ pub fn fuse(graph: &Graph, rules: &Rules) -> Regions {
 /// Whether the anchor's result is of a type epilogues compute in.
 fn lanes_of_anchor(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
-    node.outputs.len() == 1 && matches!(graph.ty(node.outputs[0]).dtype, DType::F32 | DType::F16 | DType::Bf16)
+    node.outputs.len() == 1
+        && matches!(graph.ty(node.outputs[0]).dtype, DType::F32 | DType::F16 | DType::Bf16)
 }
 
 /// Whether a node is one result element per element of (broadcast) operands, in the lanes of tile programs.

@@ -64,9 +64,7 @@ fn token(rest: &str) -> Option<(Token, usize)> {
             Some((Token::Str(rest[1..=end].to_owned()), end + 2))
         }
         c if c.is_ascii_alphabetic() => named(rest, 0).map(|(n, len)| (Token::Name(n), len)),
-        c if c.is_ascii_digit() || (c == '-' && second.is_some_and(|d| d.is_ascii_digit())) => {
-            numeral(rest)
-        }
+        c if c.is_ascii_digit() || (c == '-' && second.is_some_and(|d| d.is_ascii_digit())) => numeral(rest),
         _ => MARKS.iter().find(|m| rest.starts_with(**m)).map(|m| (Token::Mark(m), m.len())),
     }
 }

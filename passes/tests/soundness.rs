@@ -52,8 +52,7 @@ impl<'a> Instance<'a> {
     fn demands(&self, var: usize) -> (bool, bool) {
         let about = |names: &[&str]| {
             self.rule.conditions.iter().any(|c| {
-                names.contains(&c.test.name)
-                    && c.args.iter().any(|e| matches!(e, Expr::Var(v) if *v == var))
+                names.contains(&c.test.name) && c.args.iter().any(|e| matches!(e, Expr::Var(v) if *v == var))
             })
         };
         let splat = about(&["scalar", "power_of_two", "at_most", "one_element", "fits_f32"]);
@@ -119,7 +118,11 @@ impl<'a> Instance<'a> {
                 Pattern::Number(v) => {
                     // Beside nothing typed, the other operands of the sample say what they are.
                     let other = sample.inputs.iter().flatten().nth(usize::from(n == 0));
-                    let dtype = if related.is_some() { dtype } else { drawn.or(other.cloned()).map_or(dtype, |t| t.dtype()) };
+                    let dtype = if related.is_some() {
+                        dtype
+                    } else {
+                        drawn.or(other.cloned()).map_or(dtype, |t| t.dtype())
+                    };
                     Some(self.value(Tensor::from_f64s(dtype, &[], &[*v])?, true))
                 }
                 Pattern::Omitted => None,
@@ -343,7 +346,8 @@ fn attempt(rule: &Rule, seed: u64) -> Option<Result<(), String>> {
     let root = loaded.egraph.find(loaded.roots[0]);
     let index = Index::new(&loaded.egraph);
     let found = find(&loaded.egraph, &index, rule).into_iter().filter(|m| loaded.egraph.find(m.root) == root);
-    let plan = found.filter_map(|m| plan(&loaded.egraph, rule, &m)).find(|p| !p.is_known(&loaded.egraph, root))?;
+    let plan =
+        found.filter_map(|m| plan(&loaded.egraph, rule, &m)).find(|p| !p.is_known(&loaded.egraph, root))?;
     let right = add(&mut loaded.egraph, &plan);
     loaded.egraph.rebuild();
     if loaded.egraph.find(right) == loaded.egraph.find(root) {

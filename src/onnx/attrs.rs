@@ -59,7 +59,8 @@ pub(crate) fn value(proto: &AttributeProto, store: &mut Store) -> Result<Attr, D
 }
 
 fn bad(proto: &AttributeProto, what: &str) -> Diag {
-    Diag::new("I019", format!("attribute {} {what}", proto.name)).hint("the model is damaged; export it again")
+    Diag::new("I019", format!("attribute {} {what}", proto.name))
+        .hint("the model is damaged; export it again")
 }
 
 fn text(proto: &AttributeProto, bytes: &[u8]) -> Result<String, Diag> {

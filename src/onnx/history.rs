@@ -76,12 +76,14 @@ const WITHDRAWN: &[(&str, i64, &str)] = &[("Scatter", 11, "ScatterElements"), ("
 /// `I027` when it came later or was withdrawn before.
 pub(crate) fn check(op_type: &str, opset: i64) -> Result<(), Diag> {
     let hint = "the model states a wrong opset; export it again";
-    if let Some((since, _)) = INTRODUCED.iter().find(|(since, ops)| *since > opset && ops.contains(&op_type)) {
+    if let Some((since, _)) = INTRODUCED.iter().find(|(since, ops)| *since > opset && ops.contains(&op_type))
+    {
         let text = format!("operator {op_type} exists since opset {since}, the model states opset {opset}");
         return Err(Diag::new("I027", text).hint(hint));
     }
     if let Some((_, gone, newer)) = WITHDRAWN.iter().find(|(op, gone, _)| *op == op_type && opset >= *gone) {
-        let text = format!("operator {op_type} is {newer} since opset {gone}, the model states opset {opset}");
+        let text =
+            format!("operator {op_type} is {newer} since opset {gone}, the model states opset {opset}");
         return Err(Diag::new("I027", text).hint(hint));
     }
     Ok(())

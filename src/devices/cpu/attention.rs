@@ -252,7 +252,13 @@ fn offsets(call: &Call<'_>, shape: &[usize], batch: &[usize]) -> Result<Vec<usiz
     Ok(all)
 }
 
-fn mask(call: &Call<'_>, mask: &Operand, batch: &[usize], queries: usize, keys: usize) -> Result<Mask, RuntimeError> {
+fn mask(
+    call: &Call<'_>,
+    mask: &Operand,
+    batch: &[usize],
+    queries: usize,
+    keys: usize,
+) -> Result<Mask, RuntimeError> {
     let mut shape = mask.shape.clone();
     while shape.len() < 2 {
         shape.insert(0, 1);
@@ -281,7 +287,8 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     let want = if k_transposed { [depth, keys] } else { [keys, depth] };
     call.ensure(last(k) == want && last(y) == [queries, values], "queries, keys and values do not fit")?;
     let batch = &y.shape[..y.shape.len() - 2];
-    let [q_at, k_at, v_at] = [offsets(call, &q.shape, batch)?, offsets(call, &k.shape, batch)?, offsets(call, &v.shape, batch)?];
+    let [q_at, k_at, v_at] =
+        [offsets(call, &q.shape, batch)?, offsets(call, &k.shape, batch)?, offsets(call, &v.shape, batch)?];
     let heads = q_at.into_iter().zip(k_at).zip(v_at).map(|((q, k), v)| [q, k, v]).collect();
     let mask = call.optional(3).map(|m| mask(call, m, batch, queries, keys)).transpose()?;
     if y.len() == 0 {

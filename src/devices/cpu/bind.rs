@@ -7,7 +7,8 @@ use crate::memory::Memory;
 use crate::prepared::{Call, Operand, Prepared, bad_step};
 use crate::widened;
 use crate::{
-    attention, conv, conv_transpose, fill, gather, gemm, movement, norm, pool, reduce, reference, softmax, tile,
+    attention, conv, conv_transpose, fill, gather, gemm, movement, norm, pool, reduce, reference, softmax,
+    tile,
 };
 use partita_plan::Storage;
 use partita_plan::{ElementType, Kernel, NO_VALUE, Step};
@@ -160,7 +161,8 @@ fn check_overlap(call: &Call<'_>) -> Result<(), RuntimeError> {
         call.ensure(!twice, "two results share memory")?;
         for input in call.inputs.iter().flatten().filter(|input| overlap(input, out)) {
             let same = input.ptr == out.ptr && input.bytes == out.bytes;
-            let alike = call.kernel.library == "copy" || (input.shape == out.shape && input.dtype == out.dtype);
+            let alike =
+                call.kernel.library == "copy" || (input.shape == out.shape && input.dtype == out.dtype);
             call.ensure(in_place && same && alike, "a result shares memory with an operand")?;
         }
     }

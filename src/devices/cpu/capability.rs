@@ -127,7 +127,10 @@ mod tests {
     fn weights_are_packed_and_depthwise_ones_are_not() {
         let raw: Vec<u8> = (0..18).flat_map(|v| (v as f32).to_le_bytes()).collect();
         let packed = pack(&kernel("gemm", &[]), 1, &raw, ElementType::F32, &[6, 3]);
-        assert_eq!(packed.map(|(layout, bytes)| (layout, bytes.len())), Some(("gemm-b:6x3".into(), 6 * 32 * 4)));
+        assert_eq!(
+            packed.map(|(layout, bytes)| (layout, bytes.len())),
+            Some(("gemm-b:6x3".into(), 6 * 32 * 4))
+        );
         assert!(pack(&kernel("conv", &[("group", 2)]), 1, &raw, ElementType::F32, &[2, 1, 3, 3]).is_none());
         assert!(pack(&kernel("conv", &[("group", 1)]), 1, &raw, ElementType::F32, &[2, 1, 3, 3]).is_some());
         assert!(pack(&kernel("gemm", &[]), 1, &raw, ElementType::F32, &[6, 4]).is_none());

@@ -44,14 +44,26 @@ fn sizes(call: &Call<'_>) -> Result<Sizes, RuntimeError> {
     call.ensure(float, "convolutions are computed in f32")?;
     call.ensure(x.layout.is_none() && y.layout.is_none(), "only the weight may be packed")?;
     let axes = x.shape.len();
-    call.ensure(axes >= 3 && w.shape.len() == axes && y.shape.len() == axes, "operands differ in their axes")?;
+    call.ensure(
+        axes >= 3 && w.shape.len() == axes && y.shape.len() == axes,
+        "operands differ in their axes",
+    )?;
     let window = Window::new(call, x, &w.shape[2..], y)?;
     let groups = usize::try_from(call.kernel.int("group").unwrap_or(1)).unwrap_or(0);
     call.ensure(groups > 0 && w.shape[0].is_multiple_of(groups), "groups do not divide the channels")?;
     let sizes = Sizes { batch: x.shape[0], groups, inputs: w.shape[1], outputs: w.shape[0] / groups, window };
-    call.ensure(sizes.inputs.checked_mul(groups) == Some(x.shape[1]), "input channels do not fit the weight")?;
-    call.ensure(y.shape[0] == x.shape[0] && y.shape[1] == w.shape[0], "the result has the wrong batch or channels")?;
-    call.ensure(w.shape[1].checked_mul(window.taps()).is_some_and(|d| d < 1 << 40), "the weight is too large")?;
+    call.ensure(
+        sizes.inputs.checked_mul(groups) == Some(x.shape[1]),
+        "input channels do not fit the weight",
+    )?;
+    call.ensure(
+        y.shape[0] == x.shape[0] && y.shape[1] == w.shape[0],
+        "the result has the wrong batch or channels",
+    )?;
+    call.ensure(
+        w.shape[1].checked_mul(window.taps()).is_some_and(|d| d < 1 << 40),
+        "the weight is too large",
+    )?;
     if let Some(layout) = w.layout {
         let want = Layout::ConvA { groups, rows: sizes.outputs, depth: sizes.depth() };
         call.ensure(layout == want, "the weight is packed for other sizes")?;
@@ -172,7 +184,8 @@ impl Conv {
 impl Prepared for Conv {
     fn scratch(&self) -> Scratch {
         let depth = self.sizes.depth();
-        let weight = if self.packed.is_some() { 0 } else { packed_a(self.sizes.outputs, depth) * self.sizes.groups };
+        let weight =
+            if self.packed.is_some() { 0 } else { packed_a(self.sizes.outputs, depth) * self.sizes.groups };
         let local = aligned(self.columns * depth * 4) + aligned(self.epilogue.scratch_bytes());
         Scratch { shared: aligned(weight * 4), local }
     }

@@ -152,7 +152,10 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     let dense = [x, w, y].iter().all(|o| o.dtype == ElementType::F32 && o.layout.is_none());
     call.ensure(dense, "transposed convolutions take f32, row-major operands")?;
     let axes = x.shape.len();
-    call.ensure(axes >= 3 && w.shape.len() == axes && y.shape.len() == axes, "operands differ in their axes")?;
+    call.ensure(
+        axes >= 3 && w.shape.len() == axes && y.shape.len() == axes,
+        "operands differ in their axes",
+    )?;
     // Seen backwards: the convolution goes from y to x.
     let window = Window::new(call, y, &w.shape[2..], x)?;
     let groups = usize::try_from(call.kernel.int("group").unwrap_or(1)).unwrap_or(0);
@@ -160,7 +163,10 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     let (inputs, outputs) = (w.shape[0] / groups, w.shape[1]);
     call.ensure(x.shape[1] == w.shape[0], "input channels do not fit the weight")?;
     let channels = outputs.checked_mul(groups);
-    call.ensure(channels == Some(y.shape[1]) && x.shape[0] == y.shape[0], "the result has the wrong channels")?;
+    call.ensure(
+        channels == Some(y.shape[1]) && x.shape[0] == y.shape[0],
+        "the result has the wrong channels",
+    )?;
     check_bias(call, y.shape[1])?;
     if y.len() == 0 {
         return Ok(Box::new(crate::reference::Nothing));

@@ -77,7 +77,8 @@ impl Depthwise {
                     // The first input column of this phase.
                     let first = (phase_x + w.stride[2] - w.pad[2] % w.stride[2]) % w.stride[2];
                     let to = (first + w.pad[2]) / w.stride[2];
-                    let count = width.saturating_sub(first).div_ceil(w.stride[2]).min(p.width.saturating_sub(to));
+                    let count =
+                        width.saturating_sub(first).div_ceil(w.stride[2]).min(p.width.saturating_sub(to));
                     copy_strided(src.wrapping_add(first), w.stride[2], base.wrapping_add(to), count);
                 }
             }

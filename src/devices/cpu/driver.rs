@@ -106,7 +106,12 @@ impl CpuDriver {
         let place = self.state()?.places.get(value).copied().flatten().ok_or_else(not_bound)?;
         if place.bytes != bytes {
             let message = format!("{bytes} bytes were given for a value of {} bytes", place.bytes);
-            return Err(RuntimeError::new("R048", format!("value {value}"), message, "pass the value's size"));
+            return Err(RuntimeError::new(
+                "R048",
+                format!("value {value}"),
+                message,
+                "pass the value's size",
+            ));
         }
         Ok(place)
     }
@@ -140,15 +145,8 @@ impl Driver for CpuDriver {
         let (shared, local) = (aligned(need.shared), aligned(need.local));
         let total = local.checked_mul(self.team.members()).and_then(|l| l.checked_add(shared));
         let scratch = Mutex::new(Memory::new(total.unwrap_or(usize::MAX))?);
-        self.state = Some(State {
-            steps,
-            places,
-            scratch,
-            local,
-            shared,
-            _arena: arena,
-            _bound: Arc::clone(bound),
-        });
+        self.state =
+            Some(State { steps, places, scratch, local, shared, _arena: arena, _bound: Arc::clone(bound) });
         Ok(())
     }
 
@@ -163,7 +161,12 @@ impl Driver for CpuDriver {
     fn upload(&self, value: usize, bytes: &[u8]) -> Result<(), RuntimeError> {
         let place = self.place(value, bytes.len())?;
         if place.weight {
-            return Err(RuntimeError::new("R048", format!("value {value}"), "it is a weight", "do not write it"));
+            return Err(RuntimeError::new(
+                "R048",
+                format!("value {value}"),
+                "it is a weight",
+                "do not write it",
+            ));
         }
         // SAFETY: the place lies in the arena; the caller's order keeps others away.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.ptr, bytes.len()) };

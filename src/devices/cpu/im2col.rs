@@ -66,17 +66,16 @@ impl<'a> Panel<'a> {
 
     fn find_runs(&mut self) -> Option<[usize; 2]> {
         let mut counts = [0; 2];
-        for half in 0..2 {
+        for (half, count) in counts.iter_mut().enumerate() {
             for lane in half * NR / 2..((half + 1) * NR / 2).min(self.lanes) {
                 let base = self.offsets[lane] as isize - lane as isize;
                 let runs = &mut self.runs[half];
-                let count = counts[half];
-                if count > 0 && runs[count - 1].base == base {
-                    runs[count - 1].mask |= 1 << lane;
-                    runs[count - 1].count += 1;
+                if *count > 0 && runs[*count - 1].base == base {
+                    runs[*count - 1].mask |= 1 << lane;
+                    runs[*count - 1].count += 1;
                 } else {
-                    *runs.get_mut(count)? = Lanes { mask: 1 << lane, base, first: lane, count: 1 };
-                    counts[half] += 1;
+                    *runs.get_mut(*count)? = Lanes { mask: 1 << lane, base, first: lane, count: 1 };
+                    *count += 1;
                 }
             }
         }
@@ -161,8 +160,8 @@ impl<'a> Panel<'a> {
             // SAFETY: lanes of the mask lie in the plane.
             return unsafe { lanes_one_by_one(x, &self.offsets, mask, out) };
         }
-        for half in 0..2 {
-            for run in &self.runs[half][..counts[half]] {
+        for (runs, count) in self.runs.iter().zip(counts) {
+            for run in &runs[..count] {
                 let src = x.wrapping_offset(run.base).wrapping_add(run.first);
                 // SAFETY: all lanes are valid and neighbours.
                 unsafe { std::ptr::copy_nonoverlapping(src, out.as_mut_ptr().add(run.first), run.count) };
@@ -186,8 +185,10 @@ struct Tap {
 #[inline(always)]
 unsafe fn lanes_one_by_one(x: *const f32, offsets: &[i32; NR], mask: u32, out: &mut [f32]) {
     for (lane, out) in out.iter_mut().enumerate() {
+        let at = x.wrapping_offset(offsets[lane] as isize);
+        let inside = mask >> lane & 1 == 1;
         // SAFETY: lanes of the mask lie in the plane.
-        *out = if mask >> lane & 1 == 1 { unsafe { *x.wrapping_offset(offsets[lane] as isize) } } else { 0.0 };
+        *out = if inside { unsafe { *at } } else { 0.0 };
     }
 }
 
@@ -231,11 +232,11 @@ unsafe fn wide_gather(panel: &Panel<'_>, job: &Tap) {
     };
     let (mut x, mut out) = (job.x, job.out);
     for _ in 0..job.channels {
-        for half in 0..2 {
+        for (half, &offsets) in offsets.iter().enumerate() {
             let mask = (job.mask >> (16 * half)) as u16;
             // SAFETY: lanes of the mask lie in the plane; others are not accessed; `out` has NR floats.
             unsafe {
-                let value = _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, offsets[half], x);
+                let value = _mm512_mask_i32gather_ps::<4>(_mm512_setzero_ps(), mask, offsets, x);
                 _mm512_storeu_ps(out.add(16 * half), value);
             }
         }

@@ -236,7 +236,9 @@ mod tests {
     fn logarithm_is_accurate() {
         sweep(1e-3, 4.0, |x| {
             let want = f64::from(x).ln();
-            assert!((f64::from(log::<true>(x)) - want).abs() <= 2e-7 * want.abs() + 6e-8 * want.abs().min(1.0));
+            assert!(
+                (f64::from(log::<true>(x)) - want).abs() <= 2e-7 * want.abs() + 6e-8 * want.abs().min(1.0)
+            );
         });
         sweep(1.0, 1e6, |x| near(log::<false>(x), f64::from(x).ln(), 3e-7, x));
         near(log::<true>(1e-40), 1e-40f32.ln().into(), 3e-7, 1e-40);

@@ -14,7 +14,7 @@ const HUGE_FROM: usize = 4 << 20;
 /// Zeroed memory, aligned to `ALIGN` bytes at least.
 pub(crate) struct Memory {
     ptr: NonNull<u8>,
-    layout: Option<Layout>,
+    layout: Layout,
     bytes: usize,
 }
 
@@ -37,17 +37,14 @@ impl Memory {
                 "run a smaller batch or a smaller model, or free memory",
             )
         };
-        if bytes == 0 {
-            return Ok(Self { ptr: NonNull::dangling(), layout: None, bytes });
-        }
         let align = if bytes >= HUGE_FROM { HUGE } else { ALIGN };
-        let layout = Layout::from_size_align(bytes, align).map_err(|_| short())?;
-        // SAFETY: the size is not zero.
+        let layout = Layout::from_size_align(bytes.max(ALIGN), align).map_err(|_| short())?;
+        // SAFETY: the size is at least `ALIGN`.
         let ptr = NonNull::new(unsafe { alloc(layout) }).ok_or_else(short)?;
         advise(ptr.as_ptr(), bytes);
         // SAFETY: freshly reserved, `bytes` long.
         unsafe { ptr.as_ptr().write_bytes(0, bytes) };
-        Ok(Self { ptr, layout: Some(layout), bytes })
+        Ok(Self { ptr, layout, bytes })
     }
 
     pub(crate) fn ptr(&self) -> *mut u8 {
@@ -61,10 +58,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let Some(layout) = self.layout {
-            // SAFETY: reserved with this layout.
-            unsafe { dealloc(self.ptr.as_ptr(), layout) };
-        }
+        // SAFETY: reserved with this layout.
+        unsafe { dealloc(self.ptr.as_ptr(), self.layout) };
     }
 }
 

@@ -74,9 +74,18 @@ type Kernel = unsafe fn(&Micro);
 macro_rules! table {
     ($f:ident, $packed:literal) => {
         [
-            $f::<1, $packed>, $f::<2, $packed>, $f::<3, $packed>, $f::<4, $packed>, $f::<5, $packed>,
-            $f::<6, $packed>, $f::<7, $packed>, $f::<8, $packed>, $f::<9, $packed>, $f::<10, $packed>,
-            $f::<11, $packed>, $f::<12, $packed>,
+            $f::<1, $packed>,
+            $f::<2, $packed>,
+            $f::<3, $packed>,
+            $f::<4, $packed>,
+            $f::<5, $packed>,
+            $f::<6, $packed>,
+            $f::<7, $packed>,
+            $f::<8, $packed>,
+            $f::<9, $packed>,
+            $f::<10, $packed>,
+            $f::<11, $packed>,
+            $f::<12, $packed>,
         ]
     };
 }
@@ -334,7 +343,13 @@ unsafe fn avx512<const R: usize, const PACKED: bool>(m: &Micro) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn avx512_store(m: &Micro, row: usize, column: usize, mask: u16, mut value: std::arch::x86_64::__m512) {
+unsafe fn avx512_store(
+    m: &Micro,
+    row: usize,
+    column: usize,
+    mask: u16,
+    mut value: std::arch::x86_64::__m512,
+) {
     use std::arch::x86_64::*;
     let (post, at) = (&m.post, row * m.ldc + column);
     // SAFETY: the lanes of the mask lie in the tile, and operands have the extent of the block.

@@ -96,7 +96,8 @@ pub(crate) fn transpose(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeErr
     let (x, y) = pair(call)?;
     let rank = x.shape.len();
     let perm = call.kernel.ints("perm").iter().map(|&p| usize::try_from(p).ok().filter(|&p| p < rank));
-    let perm: Vec<usize> = perm.collect::<Option<_>>().ok_or_else(|| call.bad("`perm` names an axis that is not there"))?;
+    let perm: Vec<usize> =
+        perm.collect::<Option<_>>().ok_or_else(|| call.bad("`perm` names an axis that is not there"))?;
     let mut seen = vec![false; rank];
     perm.iter().for_each(|&p| seen[p] = true);
     call.ensure(perm.len() == rank && seen.iter().all(|&s| s), "`perm` is not a permutation of the axes")?;
@@ -117,16 +118,23 @@ pub(crate) fn slice(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> 
         Ok(dims.collect::<Result<_, _>>()?)
     };
     let (starts, steps) = (eval("starts")?, eval("steps")?);
-    call.ensure(starts.len() == rank && steps.len() == rank && y.shape.len() == rank, "parameters and axes differ in number")?;
+    call.ensure(
+        starts.len() == rank && steps.len() == rank && y.shape.len() == rank,
+        "parameters and axes differ in number",
+    )?;
     let own = strides(&x.shape);
     let (mut from, mut start) = (Vec::with_capacity(rank), 0isize);
     for axis in 0..rank {
         if y.len() == 0 {
             break;
         }
-        let last = (y.shape[axis] as i64 - 1).checked_mul(steps[axis]).and_then(|d| d.checked_add(starts[axis]));
+        let last =
+            (y.shape[axis] as i64 - 1).checked_mul(steps[axis]).and_then(|d| d.checked_add(starts[axis]));
         let inside = |v: i64| usize::try_from(v).is_ok_and(|v| v < x.shape[axis]);
-        call.ensure(inside(starts[axis]) && last.is_some_and(inside), "the slice reaches outside of the operand")?;
+        call.ensure(
+            inside(starts[axis]) && last.is_some_and(inside),
+            "the slice reaches outside of the operand",
+        )?;
         let step = if y.shape[axis] == 1 { 0 } else { steps[axis] };
         from.push(own[axis] * step as isize);
         start += own[axis] * starts[axis] as isize;
@@ -176,7 +184,10 @@ fn along(
     for part in parts {
         let same = |i: usize| i == axis || part.shape[i] == whole.shape[i];
         let fits = part.shape.len() == whole.shape.len() && (0..part.shape.len()).all(same);
-        call.ensure(fits && part.dtype == whole.dtype && part.layout.is_none(), "the parts do not fit the whole")?;
+        call.ensure(
+            fits && part.dtype == whole.dtype && part.layout.is_none(),
+            "the parts do not fit the whole",
+        )?;
         let place = at(whole.ptr, steps[axis].wrapping_mul(start as isize), size);
         let own = strides(&part.shape);
         copies.push(if gather {
@@ -209,9 +220,13 @@ pub(crate) fn split(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> 
 fn pads(call: &Call<'_>, x: &Operand, y: &Operand) -> Result<Vec<i64>, RuntimeError> {
     let rank = x.shape.len();
     let all = call.kernel.dims("pads").iter().map(|d| d.eval(call.symbols)).collect::<Result<Vec<_>, _>>()?;
-    call.ensure(all.len() == rank * 2 && y.shape.len() == rank, "parameter `pads` does not have two sizes per axis")?;
+    call.ensure(
+        all.len() == rank * 2 && y.shape.len() == rank,
+        "parameter `pads` does not have two sizes per axis",
+    )?;
     for axis in 0..rank {
-        let length = (x.shape[axis] as i64).checked_add(all[axis]).and_then(|l| l.checked_add(all[rank + axis]));
+        let length =
+            (x.shape[axis] as i64).checked_add(all[axis]).and_then(|l| l.checked_add(all[rank + axis]));
         call.ensure(length == Some(y.shape[axis] as i64), "the result has the wrong shape")?;
     }
     Ok(all[..rank].to_vec())
@@ -235,9 +250,13 @@ fn pad_constant(
 ) -> Result<Box<dyn Prepared>, RuntimeError> {
     let from = call.optional(1).cloned();
     if let Some(value) = &from {
-        call.ensure(value.dtype == x.dtype && value.len() == 1 && value.layout.is_none(), "the value must be one element of the operand's type")?;
+        call.ensure(
+            value.dtype == x.dtype && value.len() == 1 && value.layout.is_none(),
+            "the value must be one element of the operand's type",
+        )?;
     }
-    let element = crate::fill::encode(x.dtype, crate::fill::Number::Float(call.kernel.float("value").unwrap_or(0.0)));
+    let element =
+        crate::fill::encode(x.dtype, crate::fill::Number::Float(call.kernel.float("value").unwrap_or(0.0)));
     let fill = Some(Fill { out: y.clone(), element, from });
     let (own, steps) = (strides(&x.shape), strides(&y.shape));
     let (mut shape, mut src, mut dst) = (Vec::new(), 0isize, 0isize);

@@ -49,7 +49,8 @@ unsafe fn apply_body<const FMA: bool>(norm: &Norm, x: *const f32, y: *mut f32, m
             (false, true) => (0..norm.length).for_each(|i| *y.add(i) *= *norm.scale.add(i)),
             (true, false) => (0..norm.length).for_each(|i| *y.add(i) += *norm.bias.add(i)),
             (false, false) => {
-                (0..norm.length).for_each(|i| *y.add(i) = fma::<FMA>(*y.add(i), *norm.scale.add(i), *norm.bias.add(i)));
+                (0..norm.length)
+                    .for_each(|i| *y.add(i) = fma::<FMA>(*y.add(i), *norm.scale.add(i), *norm.bias.add(i)));
             }
         }
     }
@@ -86,7 +87,11 @@ impl Prepared for Norm {
     }
 }
 
-fn row_operand(call: &Call<'_>, operand: Option<&Operand>, length: usize) -> Result<*const f32, RuntimeError> {
+fn row_operand(
+    call: &Call<'_>,
+    operand: Option<&Operand>,
+    length: usize,
+) -> Result<*const f32, RuntimeError> {
     let Some(operand) = operand else { return Ok(std::ptr::null()) };
     let fits = operand.dtype == ElementType::F32 && operand.layout.is_none() && operand.len() == length;
     call.ensure(fits, "scale and bias must be f32 with one value per normalised element")?;
@@ -100,7 +105,8 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     call.ensure(dense && x.shape == y.shape, "operand and result must be f32 of one shape")?;
     let axis = call.axis("axis", x.shape.len())?;
     let length: usize = x.shape[axis..].iter().product();
-    let (scale, bias) = (row_operand(call, call.optional(1), length)?, row_operand(call, call.optional(2), length)?);
+    let (scale, bias) =
+        (row_operand(call, call.optional(1), length)?, row_operand(call, call.optional(2), length)?);
     if x.len() == 0 {
         return Ok(Box::new(crate::reference::Nothing));
     }

@@ -114,8 +114,8 @@ unsafe fn transpose<const W: usize>(a: View, k: usize, out: *mut f32) {
                     *src.add(2 * a.row).cast(),
                     *src.add(3 * a.row).cast(),
                 ];
-                for i in 0..4 {
-                    *dst.add(i * W).cast::<[f32; 4]>() = [rows[0][i], rows[1][i], rows[2][i], rows[3][i]];
+                for (i, column) in (0..4).map(|i| rows.map(|row| row[i])).enumerate() {
+                    *dst.add(i * W).cast::<[f32; 4]>() = column;
                 }
             }
         }

@@ -91,7 +91,9 @@ pub(crate) fn prepare(
     let mut tables = Vec::with_capacity(x.shape.len());
     for axis in 0..x.shape.len() {
         let length = x.shape[axis] as i64;
-        let of = |i: usize| source(mode, i as i64 - front[axis], length).map(|s| s as usize * steps[axis] as usize);
+        let of = |i: usize| {
+            source(mode, i as i64 - front[axis], length).map(|s| s as usize * steps[axis] as usize)
+        };
         let table: Option<Vec<usize>> = (0..y.shape[axis]).map(of).collect();
         tables.push(table.ok_or_else(|| call.bad("parameter `mode` names no way of padding"))?);
     }

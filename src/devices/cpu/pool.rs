@@ -39,7 +39,8 @@ impl Pool {
         for d in 0..w.output[0] {
             for h in 0..w.output[1] {
                 // SAFETY: the row lies in the output plane.
-                let row = unsafe { from_raw_parts_mut(y.add((d * w.output[1] + h) * w.output[2]), w.output[2]) };
+                let row =
+                    unsafe { from_raw_parts_mut(y.add((d * w.output[1] + h) * w.output[2]), w.output[2]) };
                 row.fill(if self.max { f32::NEG_INFINITY } else { 0.0 });
                 // SAFETY: the caller's plane.
                 unsafe { self.row(x, d, h, row) };
@@ -61,7 +62,9 @@ impl Pool {
                     let columns = w.valid(2, kw);
                     if let Some(at_w) = w.source(2, columns.start, kw).filter(|_| !columns.is_empty()) {
                         // SAFETY: `valid` keeps the reads inside the input row.
-                        unsafe { tap(self.isa, self.max, x.add(line + at_w), w.stride[2], &mut row[columns]) };
+                        unsafe {
+                            tap(self.isa, self.max, x.add(line + at_w), w.stride[2], &mut row[columns]);
+                        };
                     }
                 }
             }
@@ -127,7 +130,10 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     let (x, y) = (call.input(0)?, call.output(0)?);
     let dense = [x, y].iter().all(|o| o.dtype == ElementType::F32 && o.layout.is_none());
     call.ensure(dense, "pooling takes f32, row-major operands")?;
-    call.ensure(x.shape.len() >= 3 && y.shape.len() >= 2 && x.shape[..2] == y.shape[..2], "batch or channels differ")?;
+    call.ensure(
+        x.shape.len() >= 3 && y.shape.len() >= 2 && x.shape[..2] == y.shape[..2],
+        "batch or channels differ",
+    )?;
     let axes = x.shape.len() - 2;
     let kernel = call.sizes("kernel", axes, 1)?;
     let window = Window::new(call, x, &kernel, y)?;

@@ -94,12 +94,7 @@ impl Call<'_> {
     }
 
     /// Parameter `name` as one number per axis, `default` when absent.
-    pub(crate) fn sizes(
-        &self,
-        name: &str,
-        count: usize,
-        default: usize,
-    ) -> Result<Vec<usize>, RuntimeError> {
+    pub(crate) fn sizes(&self, name: &str, count: usize, default: usize) -> Result<Vec<usize>, RuntimeError> {
         let ints = self.kernel.ints(name);
         if ints.is_empty() {
             return Ok(vec![default; count]);

@@ -62,8 +62,20 @@ impl Mode {
     #[inline(always)]
     fn join(self, a: f32, b: f32) -> f32 {
         match self {
-            Self::Max => if b > a || b.is_nan() { b } else { a },
-            Self::Min => if b < a || b.is_nan() { b } else { a },
+            Self::Max => {
+                if b > a || b.is_nan() {
+                    b
+                } else {
+                    a
+                }
+            }
+            Self::Min => {
+                if b < a || b.is_nan() {
+                    b
+                } else {
+                    a
+                }
+            }
             Self::Prod => a * b,
             _ => a + b,
         }
@@ -162,13 +174,15 @@ impl Reduce {
     }
 
     /// One result from rows along the innermost axis.
-    unsafe fn from_rows(&self, index: usize) -> f32 {
+    unsafe fn fold_rows(&self, index: usize) -> f32 {
         let base = offset(&self.kept, index);
         let rows = || (0..count(&self.reduced)).map(|i| base + offset(&self.reduced, i));
         // SAFETY: every row lies in the operand.
         let row = |at: usize| unsafe { from_raw_parts(self.x.wrapping_add(at), self.inner) };
         // SAFETY: as above.
-        let total = |mode: Mode| unsafe { rows().fold(mode.start(), |t, at| mode.join(t, self.fold_row(mode, row(at)))) };
+        let total = |mode: Mode| unsafe {
+            rows().fold(mode.start(), |t, at| mode.join(t, self.fold_row(mode, row(at))))
+        };
         if self.mode != Mode::LogSumExp {
             return self.mode.finish(total(self.mode), self.count);
         }
@@ -247,7 +261,10 @@ const COLUMNS: usize = 1024;
 
 impl Prepared for Reduce {
     fn scratch(&self) -> Scratch {
-        Scratch { shared: 0, local: if self.inner_reduced { 0 } else { aligned(self.inner.min(COLUMNS) * 4) } }
+        Scratch {
+            shared: 0,
+            local: if self.inner_reduced { 0 } else { aligned(self.inner.min(COLUMNS) * 4) },
+        }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
@@ -260,7 +277,7 @@ impl Prepared for Reduce {
                 // SAFETY: members compute different results.
                 unsafe {
                     if self.inner_reduced {
-                        *self.y.add(unit) = self.from_rows(unit);
+                        *self.y.add(unit) = self.fold_rows(unit);
                     } else {
                         let from = unit % chunks * COLUMNS;
                         let to = (from + COLUMNS).min(self.inner);

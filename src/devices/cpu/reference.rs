@@ -29,7 +29,8 @@ impl Prepared for Reference {
     fn launch(&self, _: &Cx<'_>) -> Result<(), RuntimeError> {
         // SAFETY: operands were checked when they were bound, and results overlap nothing.
         let view = |o: &Operand| unsafe { from_raw_parts(o.ptr.cast_const(), o.bytes) };
-        let inputs: SmallVec<[Option<&[u8]>; INLINE]> = self.inputs.iter().map(|i| i.as_ref().map(view)).collect();
+        let inputs: SmallVec<[Option<&[u8]>; INLINE]> =
+            self.inputs.iter().map(|i| i.as_ref().map(view)).collect();
         // SAFETY: as above.
         let view = |o: &Operand| unsafe { from_raw_parts_mut(o.ptr, o.bytes) };
         let mut outputs: SmallVec<[&mut [u8]; INLINE]> = self.outputs.iter().map(view).collect();
@@ -47,7 +48,9 @@ pub(crate) fn prepare(
         return Err(RuntimeError::new(
             "R042",
             format!("step `{}`", call.place),
-            format!("operator `{op}` has no CPU kernel, and this program does not link the reference evaluation"),
+            format!(
+                "operator `{op}` has no CPU kernel, and this program does not link the reference evaluation"
+            ),
             "give the CPU factory host kernels",
         ));
     };

@@ -75,12 +75,16 @@ impl Copy {
     /// # Safety
     /// All addresses the axes reach are valid, and source and destination do not overlap.
     pub(crate) unsafe fn run(&self, part: usize, parts: usize) {
-        let Some(cut) = (0..self.axes.len()).max_by_key(|&i| (self.axes[i].length, std::cmp::Reverse(i))) else { return };
+        let Some(cut) = (0..self.axes.len()).max_by_key(|&i| (self.axes[i].length, std::cmp::Reverse(i)))
+        else {
+            return;
+        };
         let range = share(self.axes[cut].length, TILE.min(self.axes[cut].length), part, parts);
         let length = |i: usize| if i == cut { range.len() } else { self.axes[i].length };
         let start = self.shift(cut, range.start);
         let last = self.axes.len() - 1;
-        let turned = last > 0 && self.axes[last - 1].from == 1 && self.axes[last].from != 1 && self.axes[last].to == 1;
+        let turned =
+            last > 0 && self.axes[last - 1].from == 1 && self.axes[last].from != 1 && self.axes[last].to == 1;
         let outer = if turned { last - 1 } else { last };
         let total: usize = (0..outer).map(length).product();
         if range.is_empty() {
@@ -175,7 +179,9 @@ unsafe fn transpose<T: std::marker::Copy>(
                 for c in 0..(columns - column).min(TILE) {
                     let (at, into) = (c as isize * from, r as isize * to);
                     // SAFETY: the caller's contract.
-                    unsafe { *dst.wrapping_offset(into).wrapping_add(c) = *src.wrapping_offset(at).wrapping_add(r) };
+                    unsafe {
+                        *dst.wrapping_offset(into).wrapping_add(c) = *src.wrapping_offset(at).wrapping_add(r);
+                    };
                 }
             }
         }

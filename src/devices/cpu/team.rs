@@ -155,10 +155,10 @@ fn work(shared: &Shared, member: usize) {
         }
         // SAFETY: the generation was acquired, and the caller waits for `running` before it writes again.
         let job = unsafe { *shared.job.get() };
-        if let (Some(job), true) = (job, member < shared.parts.load(Ordering::Relaxed)) {
-            if catch_unwind(AssertUnwindSafe(|| job(member))).is_err() {
-                shared.poisoned.store(true, Ordering::Release);
-            }
+        if let (Some(job), true) = (job, member < shared.parts.load(Ordering::Relaxed))
+            && catch_unwind(AssertUnwindSafe(|| job(member))).is_err()
+        {
+            shared.poisoned.store(true, Ordering::Release);
         }
         shared.running.fetch_sub(1, Ordering::Release);
     }

@@ -89,6 +89,14 @@ impl Slots {
         slot
     }
 
+    /// A slot that nothing else uses before or after: constants are filled once for all blocks.
+    fn fresh(&mut self, lane: Lane) -> usize {
+        let free = std::mem::take(&mut self.free);
+        let slot = self.take(lane);
+        self.free = free;
+        slot
+    }
+
     fn give(&mut self, lane: Lane, slot: usize) {
         self.free[lane as usize].push(slot);
     }
@@ -188,6 +196,8 @@ impl Tile {
                     Lane::Int => Constant::Int(instr.int),
                 };
                 self.constants.push((reg, lane, value));
+                self.homes.push(Home::Slot(slots.fresh(lane)));
+                return Ok(());
             }
             _ => {
                 let arg = |i: usize| instr.args.get(i).map_or(0, |&a| a as usize);
@@ -221,7 +231,8 @@ impl Tile {
             self.homes.push(Home::Dense(operand.f32()));
             return Ok(());
         }
-        self.homes.push(Home::Slot(slots.take(lane)));
+        let slot = if map.is_scalar() { slots.fresh(lane) } else { slots.take(lane) };
+        self.homes.push(Home::Slot(slot));
         if map.is_scalar() {
             self.constants.push((reg, lane, Constant::Scalar(operand.clone())));
         } else {
@@ -289,7 +300,15 @@ impl Tile {
             match step {
                 Step::Fetch(fetch) => fetch.map.runs(start, count, |position, run| {
                     // SAFETY: the map was checked against the operand's shape, the slot has `LANES` lanes.
-                    unsafe { load_run(fetch.operand.dtype, fetch.operand.ptr, run, *table.add(fetch.reg), position) };
+                    unsafe {
+                        load_run(
+                            fetch.operand.dtype,
+                            fetch.operand.ptr,
+                            run,
+                            *table.add(fetch.reg),
+                            position,
+                        );
+                    };
                 }),
                 // SAFETY: the program was checked; slots have `LANES` lanes and do not overlap.
                 Step::Compute(code) => unsafe { run_block(self.isa, code, table, count) },

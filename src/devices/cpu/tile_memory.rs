@@ -30,7 +30,11 @@ pub(crate) unsafe fn load_run(dtype: ElementType, ptr: *const u8, run: Run, slot
         let size = if lane == Lane::Float { 4 } else { 8 };
         let dst = slot.add(position * size);
         let src = ptr.add(run.from * dtype.size_bytes());
-        if run.step == 0 { load_scalar(dtype, src, lane, dst, run.len) } else { load_dense(dtype, src, dst, run.len) }
+        if run.step == 0 {
+            load_scalar(dtype, src, lane, dst, run.len);
+        } else {
+            load_dense(dtype, src, dst, run.len);
+        }
     }
 }
 
@@ -38,7 +42,13 @@ pub(crate) unsafe fn load_run(dtype: ElementType, ptr: *const u8, run: Run, slot
 ///
 /// # Safety
 /// One element is readable, `count` lanes are writable.
-pub(crate) unsafe fn load_scalar(dtype: ElementType, ptr: *const u8, lane: Lane, slot: *mut u8, count: usize) {
+pub(crate) unsafe fn load_scalar(
+    dtype: ElementType,
+    ptr: *const u8,
+    lane: Lane,
+    slot: *mut u8,
+    count: usize,
+) {
     // SAFETY: the caller's contract.
     unsafe {
         if lane == Lane::Float {
@@ -67,10 +77,12 @@ unsafe fn load_dense(dtype: ElementType, src: *const u8, dst: *mut u8, count: us
         match dtype {
             ElementType::F32 => std::ptr::copy(src, dst, count * 4),
             ElementType::F16 => {
-                from_raw_parts(src.cast::<f16>(), count).convert_to_f32_slice(from_raw_parts_mut(dst.cast(), count));
+                from_raw_parts(src.cast::<f16>(), count)
+                    .convert_to_f32_slice(from_raw_parts_mut(dst.cast(), count));
             }
             ElementType::Bf16 => {
-                from_raw_parts(src.cast::<bf16>(), count).convert_to_f32_slice(from_raw_parts_mut(dst.cast(), count));
+                from_raw_parts(src.cast::<bf16>(), count)
+                    .convert_to_f32_slice(from_raw_parts_mut(dst.cast(), count));
             }
             ElementType::F64 => widen(src, dst, count, |v: f64| v as f32),
             ElementType::I8 => widen(src, dst, count, |v: i8| i64::from(v)),
@@ -102,7 +114,11 @@ pub(crate) unsafe fn store_range(
     let dst = ptr.wrapping_add(start * dtype.size_bytes());
     // SAFETY: the caller's contract.
     unsafe {
-        if lane == Lane::Float { store_floats(dtype, slot.cast(), dst, count) } else { store_ints(dtype, slot.cast(), dst, count) }
+        if lane == Lane::Float {
+            store_floats(dtype, slot.cast(), dst, count);
+        } else {
+            store_ints(dtype, slot.cast(), dst, count);
+        }
     }
 }
 
@@ -119,10 +135,12 @@ unsafe fn store_floats(dtype: ElementType, src: *const f32, dst: *mut u8, count:
         match dtype {
             ElementType::F32 => std::ptr::copy(src, dst.cast(), count),
             ElementType::F16 => {
-                from_raw_parts_mut(dst.cast::<f16>(), count).convert_from_f32_slice(from_raw_parts(src, count));
+                from_raw_parts_mut(dst.cast::<f16>(), count)
+                    .convert_from_f32_slice(from_raw_parts(src, count));
             }
             ElementType::Bf16 => {
-                from_raw_parts_mut(dst.cast::<bf16>(), count).convert_from_f32_slice(from_raw_parts(src, count));
+                from_raw_parts_mut(dst.cast::<bf16>(), count)
+                    .convert_from_f32_slice(from_raw_parts(src, count));
             }
             ElementType::F64 => narrow(src, dst, count, f64::from),
             ElementType::I8 => narrow(src, dst, count, |v| v as i64 as i8),

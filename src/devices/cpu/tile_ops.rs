@@ -77,14 +77,26 @@ unsafe fn block<const FMA: bool>(code: &Code, table: *mut *mut u8, count: usize)
     unsafe {
         match (code.op, code.lane) {
             (TileOp::Select, Lane::Float) => {
-                each3(frame.out(code.dst), frame.get::<i64>(a), frame.get::<f32>(b), frame.get(c), |c, a, b| {
-                    if c != 0 { a } else { b }
-                });
+                each3(
+                    frame.out(code.dst),
+                    frame.get::<i64>(a),
+                    frame.get::<f32>(b),
+                    frame.get(c),
+                    |c, a, b| {
+                        if c != 0 { a } else { b }
+                    },
+                );
             }
             (TileOp::Select, Lane::Int) => {
-                each3(frame.out(code.dst), frame.get::<i64>(a), frame.get::<i64>(b), frame.get(c), |c, a, b| {
-                    if c != 0 { a } else { b }
-                });
+                each3(
+                    frame.out(code.dst),
+                    frame.get::<i64>(a),
+                    frame.get::<i64>(b),
+                    frame.get(c),
+                    |c, a, b| {
+                        if c != 0 { a } else { b }
+                    },
+                );
             }
             (TileOp::MulAdd, _) => each3(
                 frame.out(code.dst),
@@ -95,9 +107,15 @@ unsafe fn block<const FMA: bool>(code: &Code, table: *mut *mut u8, count: usize)
             ),
             (TileOp::ToFloat, _) => each1(frame.out(code.dst), frame.get::<i64>(a), |v| v as f32),
             (TileOp::Not, _) => each1(frame.out(code.dst), frame.get::<i64>(a), |v| i64::from(v == 0)),
-            (TileOp::And, _) => each2(frame.out(code.dst), frame.get::<i64>(a), frame.get::<i64>(b), |a, b| a & b),
-            (TileOp::Or, _) => each2(frame.out(code.dst), frame.get::<i64>(a), frame.get::<i64>(b), |a, b| a | b),
-            (TileOp::Xor, _) => each2(frame.out(code.dst), frame.get::<i64>(a), frame.get::<i64>(b), |a, b| a ^ b),
+            (TileOp::And, _) => {
+                each2(frame.out(code.dst), frame.get::<i64>(a), frame.get::<i64>(b), |a, b| a & b);
+            }
+            (TileOp::Or, _) => {
+                each2(frame.out(code.dst), frame.get::<i64>(a), frame.get::<i64>(b), |a, b| a | b);
+            }
+            (TileOp::Xor, _) => {
+                each2(frame.out(code.dst), frame.get::<i64>(a), frame.get::<i64>(b), |a, b| a ^ b);
+            }
             (TileOp::ToInt, _) => each1(frame.out(code.dst), frame.get::<f32>(a), |v| v as i64),
             (TileOp::IsNan, _) => each1(frame.out(code.dst), frame.get::<f32>(a), |v| i64::from(v.is_nan())),
             (_, Lane::Float) => float::<FMA>(&frame, code),
@@ -152,7 +170,7 @@ fn trig(dst: &mut [f32], a: &[f32], fast: impl Fn(f32) -> f32, exact: impl Fn(f6
         return;
     }
     for (d, &v) in dst.iter_mut().zip(a) {
-        if !(v.abs() <= math::TRIG_LIMIT) {
+        if v.is_nan() || v.abs() > math::TRIG_LIMIT {
             *d = exact(f64::from(v)) as f32;
         }
     }
@@ -265,7 +283,9 @@ fn int_pair(op: TileOp, dst: &mut [i64], a: &[i64], b: &[i64]) {
         TileOp::Lt => each2(dst, a, b, |a, b| i64::from(a < b)),
         TileOp::Le => each2(dst, a, b, |a, b| i64::from(a <= b)),
         TileOp::Shl => each2(dst, a, b, |a, b| if (0..64).contains(&b) { a << b } else { 0 }),
-        TileOp::Shr => each2(dst, a, b, |a, b| if (0..64).contains(&b) { ((a as u64) >> b) as i64 } else { 0 }),
+        TileOp::Shr => {
+            each2(dst, a, b, |a, b| if (0..64).contains(&b) { ((a as u64) >> b) as i64 } else { 0 });
+        }
         TileOp::Pow => each2(dst, a, b, int_power),
         _ => dst.copy_from_slice(a),
     }

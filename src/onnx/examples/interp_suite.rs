@@ -81,8 +81,8 @@ fn run(model: &Path, inputs: &Path, outputs: &Path) -> Result<(), Vec<Diag>> {
 fn read_inputs(graph: &Graph, folder: &Path) -> Result<Vec<Tensor>, Diag> {
     let read = |n: usize| {
         let path = folder.join(format!("input_{n}.pb"));
-        let bytes = std::fs::read(&path)
-            .map_err(|e| Diag::new("X003", format!("{}: {e}", path.display())))?;
+        let bytes =
+            std::fs::read(&path).map_err(|e| Diag::new("X003", format!("{}: {e}", path.display())))?;
         tensor_from_pb(Bytes::from_vec(bytes)).map(|(_, tensor)| tensor)
     };
     (0..graph.inputs().len()).map(read).collect()

@@ -1,5 +1,7 @@
 //! A trained classifier, in and out: the numbers stay what its exporter's engine computed.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use common::fixture;
@@ -92,18 +94,19 @@ fn round_trips_with_external_data() {
     save_file(&path, &model.graph, &ExportOptions { external: true, ..ExportOptions::of(&model) }).unwrap();
     assert!(std::fs::metadata(&path).unwrap().len() < 20_000);
     assert_probabilities(&load(&path, &Options::default()).unwrap().graph);
-    let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["digits.onnx", "digits.onnx.data"], "no temporary file stays");
 }
 
 #[test]
 fn dimensions_are_fixed_by_name() {
-    let options = Options { dims: [("batch".to_owned(), 3)].into(), ..Options::default() };
+    let options = Options { dims: [("N".to_owned(), 3)].into(), ..Options::default() };
     let model = load(&fixture("digits/digits.onnx"), &options).unwrap();
     assert!(model.graph.ty(model.graph.inputs()[0]).shape[0].is(3));
     let unknown = Options { dims: [("nothing".to_owned(), 3)].into(), ..Options::default() };
     let diags = load(&fixture("digits/digits.onnx"), &unknown).map(|_| ()).unwrap_err();
     assert_eq!(diags[0].code, "I023");
-    assert!(diags[0].hint.contains("batch"), "{}", diags[0]);
+    assert!(diags[0].hint.contains("symbols are N"), "{}", diags[0]);
 }

@@ -16,10 +16,19 @@ fn epilogue(kind: usize) -> Option<TileProgram> {
     let load = |i| instr(TileOp::Load, &[], i, 0.0);
     let (instrs, out) = match kind {
         1 => (
-            vec![load(0), load(1), instr(TileOp::Add, &[0, 1], 0, 0.0), instr(TileOp::Const, &[], 0, 0.0), instr(TileOp::Max, &[2, 3], 0, 0.0)],
+            vec![
+                load(0),
+                load(1),
+                instr(TileOp::Add, &[0, 1], 0, 0.0),
+                instr(TileOp::Const, &[], 0, 0.0),
+                instr(TileOp::Max, &[2, 3], 0, 0.0),
+            ],
             4,
         ),
-        2 => (vec![load(0), load(1), instr(TileOp::Add, &[1, 0], 0, 0.0), instr(TileOp::Sigmoid, &[2], 0, 0.0)], 3),
+        2 => (
+            vec![load(0), load(1), instr(TileOp::Add, &[1, 0], 0, 0.0), instr(TileOp::Sigmoid, &[2], 0, 0.0)],
+            3,
+        ),
         _ => return None,
     };
     Some(TileProgram { inputs: 2, instrs, outputs: vec![out] })
@@ -72,8 +81,9 @@ fn gemm(case: &Gemm) {
             }
         }
     }
-    let mut spec = Spec::new("gemm").int("trans_a", trans.0.into()).int("trans_b", trans.1.into()).int("n_own", 2);
-    let b = if packed { b.as_weight() } else { b };
+    let mut spec =
+        Spec::new("gemm").int("trans_a", trans.0.into()).int("trans_b", trans.1.into()).int("n_own", 2);
+    let b = if packed { b.into_weight() } else { b };
     let mut inputs = vec![Some(a), Some(b)];
     if let Some(program) = epilogue(kind) {
         spec = spec.program(program);
@@ -96,18 +106,45 @@ proptest! {
 
 #[test]
 fn large_products_match() {
-    for (m, n, k, packed) in [(250, 600, 300, true), (1, 1000, 513, true), (3, 129, 700, false), (130, 33, 1, false)] {
+    for (m, n, k, packed) in
+        [(250, 600, 300, true), (1, 1000, 513, true), (3, 129, 700, false), (130, 33, 1, false)]
+    {
         for kind in 0..3 {
-            gemm(&Gemm { batch: 1, m, n, k, trans: (false, false), b_batched: false, packed, kind, extra: 1 });
+            gemm(&Gemm {
+                batch: 1,
+                m,
+                n,
+                k,
+                trans: (false, false),
+                b_batched: false,
+                packed,
+                kind,
+                extra: 1,
+            });
         }
     }
-    gemm(&Gemm { batch: 2, m: 300, n: 300, k: 70, trans: (false, true), b_batched: true, packed: false, kind: 2, extra: 2 });
+    gemm(&Gemm {
+        batch: 2,
+        m: 300,
+        n: 300,
+        k: 70,
+        trans: (false, true),
+        b_batched: true,
+        packed: false,
+        kind: 2,
+        extra: 2,
+    });
 }
 
 #[test]
 fn empty_depth_gives_zero() {
     let spec = Spec::new("gemm").int("n_own", 2);
-    check_f32(&spec, &[Some(Tensor::noise(&[5, 0], 1)), Some(Tensor::noise(&[0, 7], 1))], &[5, 7], &[0.0; 35]);
+    check_f32(
+        &spec,
+        &[Some(Tensor::noise(&[5, 0], 1)), Some(Tensor::noise(&[0, 7], 1))],
+        &[5, 7],
+        &[0.0; 35],
+    );
     check_f32(&spec, &[Some(Tensor::noise(&[1, 0], 1)), Some(Tensor::noise(&[0, 7], 1))], &[1, 7], &[0.0; 7]);
 }
 
@@ -202,9 +239,11 @@ impl Conv {
                 }
             }
         });
-        let biased = |(i, s): (usize, &f64)| finish(self.kind, s + f64::from(bv[i / out_plane % co]), f64::from(ev[i]));
+        let biased = |(i, s): (usize, &f64)| {
+            finish(self.kind, s + f64::from(bv[i / out_plane % co]), f64::from(ev[i]))
+        };
         let want: Vec<f64> = sums.iter().enumerate().map(biased).collect();
-        let w = if self.packed { w.as_weight() } else { w };
+        let w = if self.packed { w.into_weight() } else { w };
         let mut inputs = vec![Some(x), Some(w), Some(bias)];
         if self.kind > 0 {
             inputs.push(Some(extra));
@@ -238,7 +277,8 @@ impl Conv {
                 }
             }
         });
-        let biased = |(i, s): (usize, &f64)| finish(self.kind, s + f64::from(bv[i / large % co]), f64::from(ev[i]));
+        let biased =
+            |(i, s): (usize, &f64)| finish(self.kind, s + f64::from(bv[i / large % co]), f64::from(ev[i]));
         let want: Vec<f64> = sums.iter().enumerate().map(biased).collect();
         let mut inputs = vec![Some(x), Some(w), Some(bias)];
         if self.kind > 0 {
@@ -310,7 +350,18 @@ fn model_sized_convolutions_match() {
     };
     base.check();
     Conv { kernel: vec![1, 1], pads: vec![0; 4], kind: 2, ..base.clone() }.check();
-    Conv { kernel: vec![7, 7], pads: vec![3; 4], stride: vec![2, 2], inputs: 3, kind: 0, ..base.clone() }.check();
+    Conv { kernel: vec![7, 7], pads: vec![3; 4], stride: vec![2, 2], inputs: 3, kind: 0, ..base.clone() }
+        .check();
     Conv { input: vec![7, 7], inputs: 160, ..base.clone() }.check();
-    Conv { input: vec![2000], kernel: vec![5], pads: vec![2; 2], stride: vec![2], dilation: vec![2], inputs: 70, outputs: 8, ..base }.check();
+    Conv {
+        input: vec![2000],
+        kernel: vec![5],
+        pads: vec![2; 2],
+        stride: vec![2],
+        dilation: vec![2],
+        inputs: 70,
+        outputs: 8,
+        ..base
+    }
+    .check();
 }

@@ -1,5 +1,5 @@
 //! One step as a whole plan: builds it, runs it on every instruction set and with one and two threads.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use partita_cpu::CpuFactory;
 use partita_cpu::isa::Isa;
@@ -38,7 +38,7 @@ impl Tensor {
         Self::f32(shape, &noise(count, seed))
     }
 
-    pub fn as_weight(mut self) -> Self {
+    pub fn into_weight(mut self) -> Self {
         self.weight = true;
         self
     }
@@ -59,7 +59,7 @@ pub fn noise(count: usize, seed: u64) -> Vec<f32> {
 }
 
 pub fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(|c| f32::from_ne_bytes(c.try_into().unwrap())).collect()
+    bytes.chunks_exact(4).map(|c| f32::from_ne_bytes(c.try_into().expect("four bytes"))).collect()
 }
 
 /// A kernel under construction.
@@ -216,14 +216,18 @@ pub fn run_all(
     check: impl Fn(&str, &[Vec<u8>]),
 ) {
     for (name, factory) in factories() {
-        let results = execute(&factory, bound(spec, inputs, outputs), inputs).unwrap();
+        let results = execute(&factory, bound(spec, inputs, outputs), inputs).expect("binds and runs");
         check(&name, &results);
     }
 }
 
 /// The error of binding or running.
-pub fn refusal(spec: &Spec, inputs: &[Option<Tensor>], outputs: &[(ElementType, Vec<usize>)]) -> RuntimeError {
-    execute(&CpuFactory::new(Some(1)), bound(spec, inputs, outputs), inputs).unwrap_err()
+pub fn refusal(
+    spec: &Spec,
+    inputs: &[Option<Tensor>],
+    outputs: &[(ElementType, Vec<usize>)],
+) -> RuntimeError {
+    execute(&CpuFactory::new(Some(1)), bound(spec, inputs, outputs), inputs).expect_err("is refused")
 }
 
 /// Compares with a relative error of 1e-5 of the largest magnitude around.
