@@ -347,7 +347,8 @@ impl WgpuDriver {
         let flag = {
             let view = range.get_mapped_range().map_err(|e| self.lost(&e.to_string()))?;
             bytes.copy_from_slice(&view[..bytes.len()]);
-            let word: [u8; 4] = bytemuck::pod_read_unaligned(&view[whole as usize..whole as usize + 4]);
+            let mut word = [0u8; FLAG_BYTES as usize];
+            word.copy_from_slice(&view[whole as usize..(whole + FLAG_BYTES) as usize]);
             u32::from_le_bytes(word)
         };
         buffer.unmap();

@@ -1,5 +1,7 @@
 //! The driver: several steps, order of copies and launches, re-binding, errors as sentences.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Builder, Tensor, floats, instr, kernel, load, open, plan_of, with_ints};

@@ -1,5 +1,7 @@
 //! Library kernels with arithmetic against naive loops over random shapes.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Tensor, at, check, coords, kernel, random, relu_plus, with_float, with_ints, with_string};

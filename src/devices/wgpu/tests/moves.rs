@@ -1,5 +1,7 @@
 //! Data movement against index loops, for elements of 1, 2, 4 and 8 bytes.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Tensor, at, bits, coords, kernel, run, with_dims, with_float, with_ints, with_string};

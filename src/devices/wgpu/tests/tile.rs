@@ -1,10 +1,13 @@
 //! Tile programs on the adapter against a scalar evaluator: every operation, broadcasting, all storable types.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Tensor, floats, longs};
 use common::{at, bits, coords, instr, kernel, load, random, run};
 use partita_plan::tile::{Lane, TileInstr, TileOp, TileProgram};
+use partita_plan::tile_eval::Scalar;
 use partita_plan::{ElementType, Kernel};
 
 /// Libm's error function is not in std: the series near zero, the continued fraction elsewhere.
@@ -90,68 +93,6 @@ fn float_op(op: TileOp, v: &[f32]) -> f64 {
         TileOp::Acosh => a.acosh(),
         TileOp::Atanh => a.atanh(),
         TileOp::Log1p => a.ln_1p(),
-        _ => unreachable!("{op:?}"),
-    }
-}
-
-fn int_op(op: TileOp, v: &[i64]) -> i64 {
-    let [a, b] = [0, 1].map(|k| v.get(k).copied().unwrap_or(0));
-    let shift = (0..64).contains(&b);
-    match op {
-        TileOp::Add => a.wrapping_add(b),
-        TileOp::Sub => a.wrapping_sub(b),
-        TileOp::Mul => a.wrapping_mul(b),
-        TileOp::Div => {
-            if b == 0 {
-                0
-            } else {
-                a.wrapping_div(b)
-            }
-        }
-        TileOp::Rem => {
-            if b == 0 {
-                0
-            } else {
-                a.wrapping_rem(b)
-            }
-        }
-        TileOp::Mod => {
-            let r = if b == 0 { 0 } else { a.wrapping_rem(b) };
-            if r != 0 && (r < 0) != (b < 0) { r + b } else { r }
-        }
-        TileOp::Max => a.max(b),
-        TileOp::Min => a.min(b),
-        TileOp::Neg => a.wrapping_neg(),
-        TileOp::Abs => a.wrapping_abs(),
-        TileOp::Sign => a.signum(),
-        TileOp::Eq => i64::from(a == b),
-        TileOp::Lt => i64::from(a < b),
-        TileOp::Le => i64::from(a <= b),
-        TileOp::Select => {
-            if a != 0 {
-                b
-            } else {
-                v[2]
-            }
-        }
-        TileOp::Not => i64::from(a == 0),
-        TileOp::And => a & b,
-        TileOp::Or => a | b,
-        TileOp::Xor => a ^ b,
-        TileOp::Shl => {
-            if shift {
-                a << b
-            } else {
-                0
-            }
-        }
-        TileOp::Shr => {
-            if shift {
-                ((a as u64) >> b) as i64
-            } else {
-                0
-            }
-        }
         _ => unreachable!("{op:?}"),
     }
 }
@@ -258,7 +199,7 @@ fn far_from_zero(op: TileOp, v: f32) -> bool {
 
 #[test]
 fn special_numbers() {
-    let list = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, 1e38, -1e38];
+    let list = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, 1e38, -1e38];
     use TileOp::{
         Acos, Asinh, Atan, Cos, Cosh, Erf, Exp, IsNan, Log, Log1p, Sigmoid, Sign, Sinh, Sqrt, Tanh,
     };
@@ -323,27 +264,74 @@ fn integers(seed: u64, n: usize) -> Vec<i64> {
         .collect()
 }
 
+/// Runs an integer program on columns and compares it with its definition.
+fn check_ints(program: &TileProgram, columns: &[Vec<i64>]) {
+    let n = columns[0].len();
+    let inputs: Vec<Option<Tensor>> = columns.iter().map(|c| Some(Tensor::i64(&[n], c))).collect();
+    let Some(result) = run(tile(program.clone()), &inputs, &[(ElementType::I64, vec![n])]) else { return };
+    let got = longs(&result.unwrap_or_else(|e| panic!("{e}"))[0]);
+    for k in 0..n {
+        let operands: Vec<Scalar> = columns.iter().map(|c| Scalar::Int(c[k])).collect();
+        let want = program.eval_scalar(&operands).unwrap()[0];
+        assert_eq!(Scalar::Int(got[k]), want, "{operands:?} {program:?}");
+    }
+}
+
+const INT_OPS: &[TileOp] = &[
+    TileOp::Add,
+    TileOp::Sub,
+    TileOp::Mul,
+    TileOp::Div,
+    TileOp::Rem,
+    TileOp::Mod,
+    TileOp::Max,
+    TileOp::Min,
+    TileOp::Neg,
+    TileOp::Abs,
+    TileOp::Sign,
+    TileOp::Eq,
+    TileOp::Lt,
+    TileOp::Le,
+    TileOp::Select,
+    TileOp::Not,
+    TileOp::And,
+    TileOp::Or,
+    TileOp::Xor,
+    TileOp::Shl,
+    TileOp::Shr,
+];
+
 #[test]
 fn integer_lanes_are_64_bits_wide() {
-    use TileOp::{
-        Abs, Add, And, Div, Eq, Le, Lt, Max, Min, Mod, Mul, Neg, Not, Or, Rem, Select, Shl, Shr, Sign, Sub,
-        Xor,
-    };
-    let n = 300;
-    let columns = [integers(1, n), integers(2, n), integers(3, n)];
-    for op in [
-        Add, Sub, Mul, Div, Rem, Mod, Max, Min, Neg, Abs, Sign, Eq, Lt, Le, Select, Not, And, Or, Xor, Shl,
-        Shr,
-    ] {
-        let inputs: Vec<Option<Tensor>> =
-            columns[..op.arity()].iter().map(|c| Some(Tensor::i64(&[n], c))).collect();
-        let kernel = tile(single(op, Lane::Int));
-        let Some(result) = run(kernel, &inputs, &[(ElementType::I64, vec![n])]) else { return };
-        let got = longs(&result.unwrap_or_else(|e| panic!("{e}"))[0]);
-        for k in 0..n {
-            let operands = [columns[0][k], columns[1][k], columns[2][k]];
-            assert_eq!(got[k], int_op(op, &operands), "{op:?} {operands:?}");
+    let columns = [integers(1, 300), integers(2, 300), integers(3, 300)];
+    for op in INT_OPS {
+        check_ints(&single(*op, Lane::Int), &columns[..op.arity()]);
+    }
+}
+
+#[test]
+fn random_integer_programs_match_their_definition() {
+    let wraps = [ElementType::I8, ElementType::U16, ElementType::I32, ElementType::U32, ElementType::Bool];
+    for seed in 0..6 {
+        let mut instrs = vec![load(Lane::Int, 0), load(Lane::Int, 1)];
+        for b in bits(seed, 24) {
+            let arg = |shift: u32| (b >> shift) as u32 % instrs.len() as u32;
+            let next = match b % 6 {
+                0 => TileInstr {
+                    index: wraps[(b >> 8) as usize % 5] as u32,
+                    ..instr(TileOp::Wrap, Lane::Int, &[arg(20)])
+                },
+                1 => TileInstr { int: b as i64 >> (b % 60), ..instr(TileOp::Const, Lane::Int, &[]) },
+                _ => {
+                    let op = INT_OPS[(b >> 8) as usize % INT_OPS.len()];
+                    instr(op, Lane::Int, &[arg(20), arg(30), arg(40)][..op.arity()])
+                }
+            };
+            instrs.push(next);
         }
+        let last = instrs.len() as u32 - 1;
+        let program = TileProgram { inputs: 2, instrs, outputs: vec![last] };
+        check_ints(&program, &[integers(seed, 200), integers(seed + 50, 200)]);
     }
 }
 
@@ -361,7 +349,7 @@ fn lanes_convert_exactly() {
     let want: Vec<f32> = ints.iter().map(|v| *v as f32).collect();
     assert_eq!(floats(&result.unwrap()[0]), want);
     let mut values =
-        vec![0.0, -0.9, 1.5, -2.5, 1e9, -1e18, 1e19, -1e19, f32::INFINITY, f32::NAN, 16777217.0, 3e12];
+        vec![0.0, -0.9, 1.5, -2.5, 1e9, -1e18, 1e19, -1e19, f32::INFINITY, f32::NAN, 16_777_216.0, 3e12];
     values.extend(random(4, 50).iter().map(|v| v * 1e10));
     let n = values.len();
     let program = TileProgram {
@@ -431,7 +419,7 @@ fn narrow(v: u64, dtype: ElementType) -> i64 {
 #[test]
 fn floats_are_rounded_to_narrow_types() {
     let values =
-        vec![1.0, 1.0009766, 1.00048828125, 0.1, 65519.0, 65520.0, 6e-8, 2.9e-8, -3.3e-5, 1e-7, f32::NAN];
+        vec![1.0, 1.0009766, 1.000_488_3, 0.1, 65519.0, 65520.0, 6e-8, 2.9e-8, -3.3e-5, 1e-7, f32::NAN];
     let half = vec![
         1.0,
         1.0009766,

@@ -1,6 +1,7 @@
 //! One-step plans on the adapter of the machine, and the naive index loops that results are compared with.
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
 use partita_plan::tile::{Lane, TileInstr, TileOp, TileProgram};
 use partita_plan::{
