@@ -110,7 +110,7 @@ fn div_dims(a: &Dim, b: &Dim) -> Option<Dim> {
 fn sample_divisor(rng: &mut Rng) -> Sample {
     let mut sample = binary_number(rng);
     if let Some(Some(b)) = sample.inputs.get_mut(1) {
-        *b = rng.tensor(b.dtype(), &b.shape().to_vec(), 1.0, 5.0);
+        *b = rng.tensor(b.dtype(), b.shape(), 1.0, 5.0);
     }
     sample
 }

@@ -284,7 +284,7 @@ static BIT_SHIFT: OpDef = OpDef {
         let dtype = integer(rng);
         let mut sample = broadcast(rng, dtype, 2);
         if let (Some(Some(by)), 0) = (sample.inputs.get_mut(1), rng.below(3)) {
-            *by = rng.tensor(dtype, &by.shape().to_vec(), 0.0, 99.0);
+            *by = rng.tensor(dtype, by.shape(), 0.0, 99.0);
         }
         sample.attrs.set("direction", *rng.pick(&["LEFT", "RIGHT"]));
         sample

@@ -1,5 +1,7 @@
 //! No operand and no attribute makes a row panic: wrong ones are refused with a letter.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+
 use partita_ir::attr::Attr;
 use partita_ir::builder::infer_op;
 use partita_ir::op::{EvalCtx, Operand, Rng, Sample};

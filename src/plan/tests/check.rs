@@ -49,6 +49,12 @@ fn parts_on_their_own() {
 }
 
 #[test]
+fn counts_are_limited() {
+    assert_eq!(code(|p| p.symbols = vec![partita_plan::Symbol::default(); 300]), "L010");
+    assert_eq!(code(|p| p.queues = vec![p.queues[2].clone(); 5000]), "L040");
+}
+
+#[test]
 fn weights_and_aliases() {
     assert_eq!(code(|p| p.weight_bytes = 2), "L015");
     assert_eq!(

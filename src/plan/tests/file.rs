@@ -75,6 +75,17 @@ fn other_files_versions_and_cut_files_have_their_own_errors() {
 }
 
 #[test]
+fn sections_beyond_their_limits_are_refused() {
+    let plan = Plan { weight_bytes: partita_plan::limits::MAX_WEIGHT_BYTES + 1, ..Plan::default() };
+    assert_eq!(encode(&plan, [(0, [0u8; 0])]).unwrap_err().code, "L005");
+    let mut header = sealed(&[], 0);
+    header[16..24].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    let crc = crc32fast::hash(&header[..60]);
+    header[60..64].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(decode(&header).unwrap_err().code, "L005");
+}
+
+#[test]
 fn no_flipped_byte_changes_the_meaning() {
     let good = bytes_of(full());
     let file = PlanFile::decode(&good).unwrap();

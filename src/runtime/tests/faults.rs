@@ -1,5 +1,7 @@
 //! Failing devices: every failure is a typed error, nothing hangs, and the next run is right.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::plans::two_devices;

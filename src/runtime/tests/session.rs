@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::plans::{chain, two_devices};
+use common::plans::{Build, add, chain, symbol, two_devices};
 use common::{bytes, drivers, floats, load};
 use partita_plan::file::{encode, encode_to};
 use partita_runtime::{PlanSource, Session, SessionOptions};
@@ -97,6 +97,23 @@ fn wrong_inputs_have_codes_and_do_no_harm() {
     run(&mut session, &X);
     assert_eq!(session.output(0, &mut [0; 3]).unwrap_err().code, "R008");
     assert_eq!(session.output_vec(7).unwrap_err().code, "R008");
+}
+
+#[test]
+fn a_dimension_named_twice_must_be_equal() {
+    let mut b = Build::new("pair", &["naive"]);
+    let [x, z, y] = ["x", "z", "y"].map(|name| b.value(name, 0, vec![symbol(0)]));
+    b.input(x);
+    b.input(z);
+    b.output(y);
+    b.bind_symbol("n", 1, 0);
+    let (kernel, queue) = (b.tile(add()), b.queue(0));
+    b.step(queue, kernel, &[x, z], &[y], &[]);
+    let mut session = load(b.finish(), &drivers(), false);
+    let x = bytes(&[1.0, 2.0]);
+    assert_eq!(session.run(&[(&x[..4], &[1]), (&x, &[2])]).unwrap_err().code, "R004");
+    session.run(&[(&x, &[2]), (&x, &[2])]).unwrap();
+    assert_eq!(output(&session, 0), [2.0, 4.0]);
 }
 
 #[test]
