@@ -115,7 +115,7 @@ impl Emit {
     ///
     /// # Errors
     /// `U002` unknown operator, `U006` attribute the row does not have, `I019` attribute of the wrong kind, `I028`
-    /// attribute missing, and what inference says.
+    /// attribute missing, `U011` more operands or results than the row knows, and what inference says.
     pub(crate) fn call(&mut self, call: Call) -> Result<Vec<ValueId>, Diag> {
         let label = call.label();
         self.add(call).map_err(|d| d.at_node(label))
@@ -144,6 +144,15 @@ impl Emit {
         let mut outputs = call.outputs;
         while outputs.len() > 1 && outputs.last().is_some_and(String::is_empty) {
             outputs.pop();
+        }
+        // The row may know fewer operands and results than ONNX allows: not wrong, only not supported.
+        for (what, n, max) in
+            [("operands", inputs.len(), op.inputs.max), ("results", outputs.len(), op.outputs.max)]
+        {
+            if n > max {
+                let text = format!("{} with {n} {what} is not supported, at most {max} are", call.op_type);
+                return Err(Diag::new("U011", text).hint("leave the optional ones out"));
+            }
         }
         for (n, output) in outputs.iter_mut().enumerate().filter(|(_, o)| o.is_empty()) {
             *output = unique(&format!("{}_unused{n}", call.name), &mut self.taken);
