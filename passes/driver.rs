@@ -21,8 +21,16 @@ pub static PASSES: &[Pass] = &[
     Pass { name: "cse", summary: "computes equal things once", run: cse::run },
     Pass { name: "dead-code", summary: "removes what nobody needs", run: dead_code::run },
     Pass { name: "fold-constants", summary: "evaluates nodes over constants", run: fold_constants::run },
-    Pass { name: "normalise", summary: "one spelling for operands, shapes and identities", run: normalise::run },
-    Pass { name: "saturate", summary: "adds equal forms by rules and takes the cheapest", run: saturation::run },
+    Pass {
+        name: "normalise",
+        summary: "one spelling for operands, shapes and identities",
+        run: normalise::run,
+    },
+    Pass {
+        name: "saturate",
+        summary: "adds equal forms by rules and takes the cheapest",
+        run: saturation::run,
+    },
 ];
 
 /// The order passes run in, each with the reason for its place.
@@ -173,6 +181,7 @@ pub fn run_passes(graph: Graph, names: &[&str], options: &Options) -> Result<(Gr
 }
 
 fn blame(diags: Vec<Diag>, pass: &str) -> Vec<Diag> {
-    let hint = format!("this is a fault of the optimizer, found after pass {pass}; it can be run without that pass");
+    let hint =
+        format!("this is a fault of the optimizer, found after pass {pass}; it can be run without that pass");
     diags.into_iter().map(|d| d.hint(hint.clone())).collect()
 }

@@ -16,9 +16,7 @@ const MAX_GROWTH: usize = 2;
 /// Whether a node over constants of these types may be evaluated at compile time: the result must not blow up
 /// the model (an expanded mask, a filled tensor).
 pub fn may_fold(op: OpRef, inputs: &[&Type], outputs: &[Type]) -> bool {
-    let bytes = |ty: &Type| {
-        ty.known_shape().and_then(|s| n_elements(&s)?.checked_mul(ty.dtype.size_bytes()))
-    };
+    let bytes = |ty: &Type| ty.known_shape().and_then(|s| n_elements(&s)?.checked_mul(ty.dtype.size_bytes()));
     let written: Option<usize> = outputs.iter().try_fold(0usize, |n, ty| n.checked_add(bytes(ty)?));
     let read: Option<usize> = inputs.iter().try_fold(0usize, |n, ty| n.checked_add(bytes(ty)?));
     match (written, read) {
@@ -65,7 +63,8 @@ fn evaluate(graph: &Graph, id: NodeId) -> Option<Vec<Tensor>> {
         return None;
     }
     let attrs = node.attrs.bind(&|_| None);
-    let out = (node.op.eval)(&EvalCtx { attrs: &attrs, inputs: &inputs, n_outputs: node.outputs.len() }).ok()?;
+    let out =
+        (node.op.eval)(&EvalCtx { attrs: &attrs, inputs: &inputs, n_outputs: node.outputs.len() }).ok()?;
     // An evaluation that disagrees with the stated type is left to run time, which reports it.
     let agrees = out.len() >= out_types.len()
         && out.iter().zip(&out_types).all(|(t, ty)| Type::known(t.dtype(), t.shape()) == *ty);

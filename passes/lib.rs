@@ -22,5 +22,5 @@ pub mod saturation;
 pub use driver::{Ctx, DEFAULT, Options, PASSES, Pass, optimize, run_passes};
 pub use egraph::cost::roofline;
 pub use egraph::saturate::Limits;
-pub use fuse::{Region, RegionKind, Regions, fuse};
+pub use fuse::fuse;
 pub use history::{History, PassRecord, SaturationRecord};

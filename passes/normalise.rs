@@ -22,6 +22,11 @@ pub fn run(ctx: &mut Ctx, mut graph: Graph) -> Result<Graph, Vec<Diag>> {
     let mut inference = infer_graph(&graph)?;
     let bound: BTreeSet<Arc<str>> = graph.input_symbols().into_keys().collect();
     for id in graph.topological() {
+        if let Some(change) = attributes(&graph, id, &inference, &bound)
+            && !commit(ctx, &mut graph, id, change, "operand-to-attribute", &inference)
+        {
+            break;
+        }
         if let Some(value) = forwarded(&graph, id) {
             if !ctx.spend("remove-identity") {
                 break;
@@ -29,11 +34,6 @@ pub fn run(ctx: &mut Ctx, mut graph: Graph) -> Result<Graph, Vec<Diag>> {
             let output = graph.node(id).outputs[0];
             graph.replace_uses(output, value);
             continue;
-        }
-        if let Some(change) = attributes(&graph, id, &inference, &bound)
-            && !commit(ctx, &mut graph, id, change, "operand-to-attribute", &inference)
-        {
-            break;
         }
         if let Some(shape) = reshape(&graph, id, &bound)
             && !to_reshape(ctx, &mut graph, id, shape, &mut inference)
@@ -57,7 +57,8 @@ fn forwarded(graph: &Graph, id: NodeId) -> Option<ValueId> {
         "identity" => true,
         // In training mode (a third operand) dropout draws random numbers.
         "dropout" => {
-            node.inputs.get(2).is_none_or(Option::is_none) && (node.outputs.len() == 1 || used_alone().is_some())
+            node.inputs.get(2).is_none_or(Option::is_none)
+                && (node.outputs.len() == 1 || used_alone().is_some())
         }
         _ => false,
     };
@@ -72,7 +73,12 @@ struct Change {
 }
 
 /// The node with every known operand that may be an attribute turned into one; `None` when there is none.
-fn attributes(graph: &Graph, id: NodeId, inference: &Inference, bound: &BTreeSet<Arc<str>>) -> Option<Change> {
+fn attributes(
+    graph: &Graph,
+    id: NodeId,
+    inference: &Inference,
+    bound: &BTreeSet<Arc<str>>,
+) -> Option<Change> {
     let node = graph.node(id);
     let mut change = Change { attrs: node.attrs.clone(), inputs: node.inputs.clone() };
     let mut changed = false;
@@ -131,20 +137,25 @@ fn is_bound(attr: &Attr, bound: &BTreeSet<Arc<str>>) -> bool {
 fn reshape(graph: &Graph, id: NodeId, bound: &BTreeSet<Arc<str>>) -> Option<Attr> {
     let node = graph.node(id);
     let shape = Attr::from(graph.ty(*node.outputs.first()?).shape.clone());
-    let explicit = node.op.name == "reshape" && (node.inputs.len() > 1 || node.attrs.get("shape") != Some(&shape));
+    let explicit =
+        node.op.name == "reshape" && (node.inputs.len() > 1 || node.attrs.get("shape") != Some(&shape));
     let reshapes = explicit || RESHAPING.contains(&node.op.name);
     (reshapes && node.outputs.len() == 1 && is_bound(&shape, bound)).then_some(shape)
 }
 
 /// Changes a node in place if its types stay; false when the fuel is spent.
-fn commit(ctx: &mut Ctx, graph: &mut Graph, id: NodeId, change: Change, what: &str, inference: &Inference) -> bool {
+fn commit(
+    ctx: &mut Ctx,
+    graph: &mut Graph,
+    id: NodeId,
+    change: Change,
+    what: &str,
+    inference: &Inference,
+) -> bool {
     let node = graph.node(id);
     let contents = |v: ValueId| inference.contents.get(v.index()).and_then(Option::as_ref);
-    let operands: Vec<Option<Operand>> = change
-        .inputs
-        .iter()
-        .map(|v| v.map(|v| Operand { ty: graph.ty(v), content: contents(v) }))
-        .collect();
+    let operands: Vec<Option<Operand>> =
+        change.inputs.iter().map(|v| v.map(|v| Operand { ty: graph.ty(v), content: contents(v) })).collect();
     let Ok(inferred) = infer_op(node.op, &change.attrs, &operands, node.outputs.len()) else { return true };
     let same = node.outputs.iter().zip(&inferred.types).all(|(v, ty)| graph.ty(*v) == ty);
     if !same {
@@ -162,13 +173,7 @@ fn commit(ctx: &mut Ctx, graph: &mut Graph, id: NodeId, change: Change, what: &s
 }
 
 /// Replaces a node by a reshape to `shape`; false when the fuel is spent.
-fn to_reshape(
-    ctx: &mut Ctx,
-    graph: &mut Graph,
-    id: NodeId,
-    shape: Attr,
-    inference: &mut Inference,
-) -> bool {
+fn to_reshape(ctx: &mut Ctx, graph: &mut Graph, id: NodeId, shape: Attr, inference: &mut Inference) -> bool {
     let Some(op) = partita_ops::op("reshape") else { return true };
     let node = graph.node(id);
     let (Some(Some(operand)), output) = (node.inputs.first().copied(), node.outputs[0]) else { return true };
@@ -179,7 +184,8 @@ fn to_reshape(
     if !ctx.spend("to-reshape") {
         return false;
     }
-    let (name, value, ty) = (node.name.clone(), graph.value(output).name.to_string(), graph.ty(output).clone());
+    let (name, value, ty) =
+        (node.name.clone(), graph.value(output).name.to_string(), graph.ty(output).clone());
     let new = graph.add_node(&name, op, attrs, &[Some(operand)], &[(value, ty)]);
     let result = graph.node(new).outputs[0];
     // The new value has the number after all others.

@@ -6,8 +6,9 @@ use super::lang::{ENode, Head, OpUse, Table};
 use crate::fold_constants::may_fold;
 use egg::{Analysis, DidMerge, EGraph, Id};
 use partita_ir::builder::{MAX_CONTENT_ELEMENTS, infer_op};
-use partita_ir::op::Operand;
-use partita_ir::{Content, Type};
+use partita_ir::op::{EvalCtx, Operand};
+use partita_ir::tensor::n_elements;
+use partita_ir::{Content, Tensor, Type};
 
 /// E-graph of this crate.
 pub type Egg = EGraph<ENode, Semantics>;
@@ -71,7 +72,7 @@ pub fn facts_of(table: &Table, node: &ENode, child: &dyn Fn(Id) -> Facts) -> Opt
 }
 
 /// Facts about a constant.
-pub fn constant_facts(tensor: &partita_ir::Tensor) -> Facts {
+pub fn constant_facts(tensor: &Tensor) -> Facts {
     Facts {
         types: vec![Type::known(tensor.dtype(), tensor.shape())],
         splat: tensor.splat_f64(),
@@ -92,8 +93,41 @@ pub fn op_facts(op: &OpUse, children: &[Facts]) -> Option<Facts> {
     let foldable = op.n_outputs == 1
         && children.iter().all(|c| c.foldable && c.types.len() <= 1)
         && may_fold(op.op, &inputs, &types);
-    let splat = content.as_ref().and_then(Content::as_const).and_then(partita_ir::Tensor::splat_f64);
+    let folded = content.as_ref().and_then(Content::as_const).and_then(Tensor::splat_f64);
+    let splat = folded.or_else(|| if foldable { splat_of(op, children, &types) } else { None });
     Some(Facts { types, content, foldable, has_leaf: false, splat })
+}
+
+/// The value all elements of an elementwise or data-moving result share, when each operand's elements do.
+fn splat_of(op: &OpUse, children: &[Facts], types: &[Type]) -> Option<f64> {
+    if !op.op.traits.elementwise {
+        let only = children.first().filter(|_| op.op.traits.moves_data && children.len() == 1)?;
+        return only.splat.filter(|_| FILLS_NOTHING.contains(&op.op.name));
+    }
+    let one = |f: &Facts| Some(Some(Tensor::from_f64s(f.ty()?.dtype, &[], &[f.splat?])?));
+    let inputs: Vec<Option<Tensor>> = children.iter().map(one).collect::<Option<_>>()?;
+    let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
+    let out = (op.op.eval)(&EvalCtx { attrs: &op.attrs, inputs: &inputs, n_outputs: 1 }).ok()?;
+    out.first().filter(|t| Some(t.dtype()) == types.first().map(|t| t.dtype))?.splat_f64()
+}
+
+/// Data movers whose result holds only elements of their first operand.
+const FILLS_NOTHING: &[&str] = &["expand", "reshape", "slice", "tile", "transpose"];
+
+/// A constant with one value throughout gets a leaf up to this many elements, so that equal ones are one class.
+const MAX_FILLED_ELEMENTS: usize = 1 << 20;
+
+/// The constant a class is, when it is known and small or has one value throughout.
+fn leaf_of(facts: &Facts) -> Option<Tensor> {
+    if let Some(Content::Const(tensor)) = &facts.content
+        && tensor.n_elements() <= MAX_CONTENT_ELEMENTS
+    {
+        return Some(tensor.clone());
+    }
+    let (value, ty) = facts.splat.filter(|_| facts.foldable).zip(facts.ty())?;
+    let shape = ty.known_shape()?;
+    let n = n_elements(&shape).filter(|n| *n <= MAX_FILLED_ELEMENTS)?;
+    Tensor::from_f64s(ty.dtype, &shape, &vec![value; n])
 }
 
 impl Analysis<ENode> for Semantics {
@@ -109,7 +143,8 @@ impl Analysis<ENode> for Semantics {
         } else if !b.types.is_empty() && a.types != b.types {
             self.conflicts += 1;
         }
-        let (had_content, had_splat, was) = (a.content.is_some(), a.splat.is_some(), (a.foldable, a.has_leaf));
+        let (had_content, had_splat, was) =
+            (a.content.is_some(), a.splat.is_some(), (a.foldable, a.has_leaf));
         let b_more = (b.content.is_some(), b.splat.is_some(), b.foldable, b.has_leaf);
         a.content = a.content.take().or(b.content);
         a.splat = a.splat.or(b.splat);
@@ -124,10 +159,10 @@ impl Analysis<ENode> for Semantics {
 
     fn modify(egraph: &mut Egg, id: Id) {
         let data = &egraph[id].data;
-        let Some(Content::Const(tensor)) = data.content.clone() else { return };
-        if data.has_leaf || tensor.n_elements() > MAX_CONTENT_ELEMENTS {
+        if data.has_leaf {
             return;
         }
+        let Some(tensor) = leaf_of(data) else { return };
         let head = egraph.analysis.table.const_head("", &tensor);
         let leaf = egraph.add(ENode::leaf(head));
         egraph.union(id, leaf);

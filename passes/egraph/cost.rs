@@ -52,15 +52,21 @@ impl Pricer<'_> {
         let time = self.op(used, &node.children.iter().map(|&c| &egraph[c].data).collect::<Vec<_>>(), facts);
         let hosted = is_elementwise(used.op)
             && node.children.iter().any(|&c| {
-                hosts.contains(&egraph.find(c)) && egraph[c].data.ty().map(|t| &t.shape) == facts.ty().map(|t| &t.shape)
+                hosts.contains(&egraph.find(c))
+                    && egraph[c].data.ty().map(|t| &t.shape) == facts.ty().map(|t| &t.shape)
             });
         if hosted { NODE_US + FUSED_SHARE * (time - self.launch()).max(0.0) } else { NODE_US + time }
     }
 
     /// Time of an empty piece of work.
     fn launch(&self) -> f64 {
-        let empty =
-            Work { flops: 0.0, read_bytes: 0.0, written_bytes: 0.0, dtype: DType::F32, kind: WorkKind::Vector };
+        let empty = Work {
+            flops: 0.0,
+            read_bytes: 0.0,
+            written_bytes: 0.0,
+            dtype: DType::F32,
+            kind: WorkKind::Vector,
+        };
         (self.time)(&empty)
     }
 

@@ -86,10 +86,9 @@ pub fn extract(
     prices: &BTreeMap<Id, Vec<f64>>,
 ) -> Extracted {
     let problem = Problem::new(egraph, roots, prices);
-    let input = problem.input(egraph, origin);
-    let input_cost_us = problem.cost(&input).unwrap_or(f64::INFINITY);
-    let mut best = (input_cost_us, input.clone());
-    for start in [input, problem.bottom_up()] {
+    let input_cost_us = input_cost(egraph, roots, origin, prices);
+    let mut best = (f64::INFINITY, vec![0; problem.nodes.len()]);
+    for start in [problem.input(egraph, origin), problem.bottom_up()] {
         let Some(cost) = problem.cost(&start) else { continue };
         let (cost, picks) = problem.improve(start, cost);
         if cost < best.0 - EPSILON_US {
@@ -98,6 +97,25 @@ pub fn extract(
     }
     let picks = problem.ids.iter().copied().zip(best.1).collect();
     Extracted { choice: Choice { picks }, cost_us: best.0, input_cost_us }
+}
+
+/// Cost of the graph as it was loaded: what was not one e-node then is counted apart.
+fn input_cost(egraph: &Egg, roots: &[Id], origin: &[(Id, ENode)], prices: &BTreeMap<Id, Vec<f64>>) -> f64 {
+    let mut first: BTreeMap<Id, &ENode> = BTreeMap::new();
+    for (id, node) in origin {
+        first.entry(*id).or_insert(node);
+    }
+    let mut seen = BTreeSet::new();
+    let mut todo = roots.to_vec();
+    let mut total = 0.0;
+    while let Some(id) = todo.pop() {
+        let Some(node) = first.get(&id).filter(|_| seen.insert(id)) else { continue };
+        todo.extend(&node.children);
+        let class = &egraph[id];
+        let at = class.nodes.iter().position(|x| canonical(egraph, x) == canonical(egraph, node));
+        total += at.map_or(0.0, |at| prices[&class.id][at]);
+    }
+    total
 }
 
 impl Problem {
@@ -127,7 +145,7 @@ impl Problem {
         let mut seen = BTreeSet::new();
         for (id, node) in origin {
             let id = egraph.find(*id);
-            let node = ENode { head: node.head, children: node.children.iter().map(|&c| egraph.find(c)).collect() };
+            let node = canonical(egraph, node);
             // Two values of one class: the first one has no operand behind the second, so no cycle arises.
             if let (Some(&n), true) = (number.get(&id), seen.insert(id)) {
                 if let Some(at) = egraph[id].nodes.iter().position(|x| canonical(egraph, x) == node) {

@@ -43,55 +43,305 @@ pub static TESTS: &[Test] = &[
     Test { name: "const", doc: "all are known at compile time", holds: is_const },
     Test { name: "computed", doc: "none is known at compile time", holds: is_computed },
     Test { name: "scalar", doc: "a constant with one value throughout", holds: is_splat },
-    Test { name: "one_element", doc: "exactly one element", holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.n_elements().is(1)) },
-    Test { name: "float", doc: "floating-point elements", holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.dtype.is_float()) },
-    Test { name: "rank", doc: "(x, n): x has n dimensions", holds: |s, a| type_of(s, a, 0).map(|t| t.rank() as i64) == int(a, 1) },
-    Test { name: "min_rank", doc: "(x, n): x has at least n dimensions", holds: |s, a| type_of(s, a, 0).zip(int(a, 1)).is_some_and(|(t, n)| t.rank() as i64 >= n) },
-    Test { name: "same_rank", doc: "equally many dimensions", holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(x, y)| x.rank() == y.rank()) },
-    Test { name: "same_type", doc: "equal types", holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(x, y)| x == y) },
-    Test { name: "same_last", doc: "equal last dimensions", holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(x, y)| x.rank() > 0 && x.shape.last() == y.shape.last()) },
-    Test { name: "root_last", doc: "the last dimension is the result's", holds: |s, a| type_of(s, a, 0).is_some_and(|x| x.rank() > 0 && x.shape.last() == s.root.shape.last()) },
-    Test { name: "varies_last", doc: "all dimensions but the last are 1", holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.shape.iter().rev().skip(1).all(|d| d.is(1))) },
-    Test { name: "vector_of_last", doc: "(g, x): g is one vector over x's last axis", holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(g, x)| g.rank() == 1 && g.shape.last() == x.shape.last() && g.dtype == x.dtype) },
-    Test { name: "per_channel", doc: "(c, y): against y, c varies along axis 1 only", holds: per_channel },
+    Test {
+        name: "one_element",
+        doc: "exactly one element",
+        holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.n_elements().is(1)),
+    },
+    Test {
+        name: "float",
+        doc: "floating-point elements",
+        holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.dtype.is_float()),
+    },
+    Test {
+        name: "rank",
+        doc: "(x, n): x has n dimensions",
+        holds: |s, a| type_of(s, a, 0).map(|t| t.rank() as i64) == int(a, 1),
+    },
+    Test {
+        name: "min_rank",
+        doc: "(x, n): x has at least n dimensions",
+        holds: |s, a| type_of(s, a, 0).zip(int(a, 1)).is_some_and(|(t, n)| t.rank() as i64 >= n),
+    },
+    Test {
+        name: "at_most_rank",
+        doc: "(x, n): x has at most n dimensions",
+        holds: |s, a| type_of(s, a, 0).zip(int(a, 1)).is_some_and(|(t, n)| t.rank() as i64 <= n),
+    },
+    Test {
+        name: "positive_dims",
+        doc: "every dimension is known and above 0",
+        holds: |s, a| {
+            type_of(s, a, 0).is_some_and(|t| t.shape.iter().all(|d| d.as_known().is_some_and(|v| v > 0)))
+        },
+    },
+    Test {
+        name: "same_rank",
+        doc: "equally many dimensions",
+        holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(x, y)| x.rank() == y.rank()),
+    },
+    Test {
+        name: "same_type",
+        doc: "equal types",
+        holds: |s, a| type_of(s, a, 0).zip(type_of(s, a, 1)).is_some_and(|(x, y)| x == y),
+    },
+    Test {
+        name: "same_last",
+        doc: "equal last dimensions",
+        holds: |s, a| {
+            type_of(s, a, 0)
+                .zip(type_of(s, a, 1))
+                .is_some_and(|(x, y)| x.rank() > 0 && x.shape.last() == y.shape.last())
+        },
+    },
+    Test {
+        name: "root_last",
+        doc: "the last dimension is the result's",
+        holds: |s, a| type_of(s, a, 0).is_some_and(|x| x.rank() > 0 && x.shape.last() == s.root.shape.last()),
+    },
+    Test {
+        name: "varies_last",
+        doc: "all dimensions but the last are 1",
+        holds: |s, a| type_of(s, a, 0).is_some_and(|t| t.shape.iter().rev().skip(1).all(|d| d.is(1))),
+    },
+    Test {
+        name: "vector_of_last",
+        doc: "(g, x): g is one vector over x's last axis",
+        holds: |s, a| {
+            type_of(s, a, 0)
+                .zip(type_of(s, a, 1))
+                .is_some_and(|(g, x)| g.rank() == 1 && g.shape.last() == x.shape.last() && g.dtype == x.dtype)
+        },
+    },
+    Test {
+        name: "conv_channels",
+        doc: "(c, w): against the convolution by w, c varies along axis 1 only",
+        holds: conv_channels,
+    },
+    Test {
+        name: "no_copied_dims",
+        doc: "(attributes of a reshape): all sizes are stated, none is copied from the operand or left open",
+        holds: no_copied_dims,
+    },
+    Test {
+        name: "axes_are",
+        doc: "(axes, x, list): exactly these axes",
+        holds: |s, a| axes(s, a).zip(ints(a, 2)).is_some_and(|((have, _), want)| have == want),
+    },
+    Test {
+        name: "disjoint",
+        doc: "(a, b, x): no axis of x is in both",
+        holds: |s, a| {
+            a.len() == 3
+                && axes(s, &[a[0].clone(), a[2].clone()])
+                    .zip(axes(s, &[a[1].clone(), a[2].clone()]))
+                    .is_some_and(|(x, y)| x.0.iter().all(|v| !y.0.contains(v)))
+        },
+    },
+    Test {
+        name: "within",
+        doc: "(s, e, u, v): slice s..e lies inside what slice u..v leaves, nothing counted from the end",
+        holds: within,
+    },
     Test { name: "default", doc: "(a, v): the attribute is absent or v", holds: is_default },
-    Test { name: "identity_perm", doc: "0, 1, 2, ...", holds: |_, a| ints(a, 0).is_some_and(|p| p.iter().enumerate().all(|(i, &v)| v == i as i64)) },
-    Test { name: "moves_ones", doc: "(p, x): the permutation keeps the order of axes longer than 1", holds: moves_ones },
-    Test { name: "last_axis", doc: "(axes, x): exactly x's last axis", holds: |s, a| axes(s, a).is_some_and(|(axes, rank)| rank > 0 && axes == [rank as i64 - 1]) },
-    Test { name: "one_axis", doc: "exactly one axis", holds: |_, a| ints(a, 0).is_some_and(|v| v.len() == 1) },
-    Test { name: "same_axis", doc: "(a, b, x): the same single axis of x", holds: |s, a| axes(s, &[a[0].clone(), a[2].clone()]).zip(axes(s, &[a[1].clone(), a[2].clone()])).is_some_and(|(x, y)| x.0.len() == 1 && x.0 == y.0) },
-    Test { name: "at_most", doc: "(a, b): both known, a <= b", holds: |s, a| number(s, a, 0).zip(number(s, a, 1)).is_some_and(|(x, y)| x <= y) },
+    Test {
+        name: "identity_perm",
+        doc: "0, 1, 2, ...",
+        holds: |_, a| ints(a, 0).is_some_and(|p| p.iter().enumerate().all(|(i, &v)| v == i as i64)),
+    },
+    Test {
+        name: "moves_ones",
+        doc: "(p, x): the permutation keeps the order of axes longer than 1",
+        holds: moves_ones,
+    },
+    Test {
+        name: "last_axis",
+        doc: "(axes, x): exactly x's last axis",
+        holds: |s, a| axes(s, a).is_some_and(|(axes, rank)| rank > 0 && axes == [rank as i64 - 1]),
+    },
+    Test {
+        name: "one_axis",
+        doc: "exactly one axis",
+        holds: |_, a| ints(a, 0).is_some_and(|v| v.len() == 1),
+    },
+    Test {
+        name: "same_axis",
+        doc: "(a, b, x): the same single axis of x",
+        holds: |s, a| {
+            axes(s, &[a[0].clone(), a[2].clone()])
+                .zip(axes(s, &[a[1].clone(), a[2].clone()]))
+                .is_some_and(|(x, y)| x.0.len() == 1 && x.0 == y.0)
+        },
+    },
+    Test {
+        name: "at_most",
+        doc: "(a, b): both known, a <= b",
+        holds: |s, a| number(s, a, 0).zip(number(s, a, 1)).is_some_and(|(x, y)| x <= y),
+    },
+    Test {
+        name: "fits_f32",
+        doc: "a constant that an attribute holds exactly",
+        holds: |s, a| number(s, a, 0).is_some_and(|v| f64::from(v as f32) == v),
+    },
     Test { name: "power_of_two", doc: "a constant whose reciprocal is exact", holds: power_of_two },
-    Test { name: "all_zero", doc: "every entry is 0", holds: |_, a| ints(a, 0).is_some_and(|v| v.iter().all(|&x| x == 0)) },
-    Test { name: "all_ones", doc: "absent, or every entry is 1", holds: |_, a| matches!(a.first(), Some(Val::Absent)) || ints(a, 0).is_some_and(|v| v.iter().all(|&x| x == 1)) },
-    Test { name: "spatial_pads", doc: "pads are not negative and leave the first two axes alone", holds: |_, a| ints(a, 0).is_some_and(|p| { let r = p.len() / 2; r > 2 && p.iter().all(|&v| v >= 0) && p[..2].iter().chain(&p[r..r + 2]).all(|&v| v == 0) }) },
+    Test {
+        name: "all_zero",
+        doc: "every entry is 0",
+        holds: |_, a| ints(a, 0).is_some_and(|v| v.iter().all(|&x| x == 0)),
+    },
+    Test {
+        name: "all_ones",
+        doc: "absent, or every entry is 1",
+        holds: |_, a| {
+            matches!(a.first(), Some(Val::Absent)) || ints(a, 0).is_some_and(|v| v.iter().all(|&x| x == 1))
+        },
+    },
+    Test {
+        name: "spatial_pads",
+        doc: "pads are not negative and leave the first two axes alone",
+        holds: |_, a| {
+            ints(a, 0).is_some_and(|p| {
+                let r = p.len() / 2;
+                r > 2 && p.iter().all(|&v| v >= 0) && p[..2].iter().chain(&p[r..r + 2]).all(|&v| v == 0)
+            })
+        },
+    },
     Test { name: "lossless", doc: "(x, t): t holds every value of x's type", holds: lossless },
 ];
 
 /// Every function.
 pub static FUNCTIONS: &[Function] = &[
-    Function { name: "value", doc: "the number all elements of a constant are", eval: |s, a| float(number(s, a, 0)?) },
+    Function {
+        name: "value",
+        doc: "the number all elements of a constant are",
+        eval: |s, a| float(number(s, a, 0)?),
+    },
     Function { name: "recip", doc: "1/a", eval: |s, a| float(1.0 / number(s, a, 0)?) },
     Function { name: "times", doc: "a*b", eval: |s, a| float(number(s, a, 0)? * number(s, a, 1)?) },
-    Function { name: "or", doc: "(a, v): a, or v where a is absent", eval: |_, a| match a { [Val::Absent, v] => Some(v.clone()), [v, _] => Some(v.clone()), _ => None } },
-    Function { name: "compose", doc: "(p, q): the permutation of transpose p after transpose q", eval: compose },
-    Function { name: "inverse", doc: "the inverse permutation", eval: |_, a| inverse(&ints(a, 0)?).map(ints_val) },
-    Function { name: "swap_last_two", doc: "the permutation of x's rank that swaps the last two axes", eval: swap_last_two },
-    Function { name: "permuted_axes", doc: "(axes, p): the axes of the operand of transpose p", eval: permuted_axes },
-    Function { name: "permuted_axis", doc: "(axis, p): the same for one axis", eval: |s, a| match permuted_axes(s, a)? { Val::Attr(Attr::Ints(v)) if v.len() == 1 => Some(Val::Attr(Attr::Int(v[0]))), _ => None } },
-    Function { name: "only", doc: "the only entry of a list", eval: |_, a| match ints(a, 0)?.as_slice() { [v] => Some(Val::Attr(Attr::Int(*v))), _ => None } },
+    Function {
+        name: "larger",
+        doc: "the larger of two numbers",
+        eval: |s, a| float(number(s, a, 0)?.max(number(s, a, 1)?)),
+    },
+    Function {
+        name: "smaller",
+        doc: "the smaller of two numbers",
+        eval: |s, a| float(number(s, a, 0)?.min(number(s, a, 1)?)),
+    },
+    Function {
+        name: "added",
+        doc: "entry by entry sum of two lists",
+        eval: |_, a| {
+            let (x, y) = (ints(a, 0)?, ints(a, 1)?);
+            (x.len() == y.len())
+                .then(|| ints_val(x.iter().zip(&y).map(|(a, b)| a.saturating_add(*b)).collect()))
+        },
+    },
+    Function {
+        name: "or",
+        doc: "(a, v): a, or v where a is absent",
+        eval: |_, a| match a {
+            [Val::Absent, v] => Some(v.clone()),
+            [v, _] => Some(v.clone()),
+            _ => None,
+        },
+    },
+    Function {
+        name: "compose",
+        doc: "(p, q): the permutation of transpose p after transpose q",
+        eval: compose,
+    },
+    Function {
+        name: "inverse",
+        doc: "the inverse permutation",
+        eval: |_, a| inverse(&ints(a, 0)?).map(ints_val),
+    },
+    Function {
+        name: "swap_last_two",
+        doc: "the permutation of x's rank that swaps the last two axes",
+        eval: swap_last_two,
+    },
+    Function {
+        name: "permuted_axes",
+        doc: "(axes, p): the axes of the operand of transpose p",
+        eval: permuted_axes,
+    },
+    Function {
+        name: "permuted_axis",
+        doc: "(axis, p): the same for one axis",
+        eval: |s, a| match permuted_axes(s, a)? {
+            Val::Attr(Attr::Ints(v)) if v.len() == 1 => Some(Val::Attr(Attr::Int(v[0]))),
+            _ => None,
+        },
+    },
+    Function {
+        name: "only",
+        doc: "the only entry of a list",
+        eval: |_, a| match ints(a, 0)?.as_slice() {
+            [v] => Some(Val::Attr(Attr::Int(*v))),
+            _ => None,
+        },
+    },
     Function { name: "union", doc: "(a, b, x): axes of x in either list", eval: union },
-    Function { name: "shape", doc: "the shape of x", eval: |s, a| Some(dims_val(type_of(s, a, 0)?.shape.clone())) },
-    Function { name: "result_shape", doc: "the shape of the result", eval: |s, _| Some(dims_val(s.root.shape.clone())) },
-    Function { name: "flat", doc: "(c): one axis with all elements", eval: |s, a| Some(dims_val(vec![type_of(s, a, 0)?.n_elements()])) },
-    Function { name: "column", doc: "(c): all elements as a column", eval: |s, a| Some(dims_val(vec![type_of(s, a, 0)?.n_elements(), Dim::known(1)])) },
-    Function { name: "over_outputs", doc: "(c, w): c's elements along the first axis of w's rank", eval: over_outputs },
-    Function { name: "over_channels", doc: "(c, x): c's elements along axis 1 of x's rank", eval: over_channels },
-    Function { name: "first_dim", doc: "(w): the first dimension as a shape", eval: |s, a| Some(dims_val(vec![type_of(s, a, 0)?.shape.first()?.clone()])) },
+    Function {
+        name: "shape",
+        doc: "the shape of x",
+        eval: |s, a| Some(dims_val(type_of(s, a, 0)?.shape.clone())),
+    },
+    Function {
+        name: "result_shape",
+        doc: "the shape of the result",
+        eval: |s, _| Some(dims_val(s.root.shape.clone())),
+    },
+    Function {
+        name: "result_rows",
+        doc: "(x): the shape of the result with x's last dimension",
+        eval: result_rows,
+    },
+    Function {
+        name: "flat",
+        doc: "(c): one axis with all elements",
+        eval: |s, a| Some(dims_val(vec![type_of(s, a, 0)?.n_elements()])),
+    },
+    Function {
+        name: "column",
+        doc: "(c): all elements as a column",
+        eval: |s, a| Some(dims_val(vec![type_of(s, a, 0)?.n_elements(), Dim::known(1)])),
+    },
+    Function {
+        name: "over_outputs",
+        doc: "(c, w): c's elements along the first axis of w's rank",
+        eval: over_outputs,
+    },
+    Function {
+        name: "over_channels",
+        doc: "(c, x): c's elements along axis 1 of x's rank",
+        eval: over_channels,
+    },
+    Function {
+        name: "first_dim",
+        doc: "(w): the first dimension as a shape",
+        eval: |s, a| Some(dims_val(vec![type_of(s, a, 0)?.shape.first()?.clone()])),
+    },
     Function { name: "ones_of_last", doc: "ones over x's last axis", eval: ones_of_last },
-    Function { name: "zeros_of", doc: "(w): zeros over w's first axis", eval: |s, a| { let t = type_of(s, a, 0)?; fill(t.dtype, &[known(t.shape.first()?)?], 0.0) } },
-    Function { name: "like", doc: "(v, x): the number v in x's element type", eval: |s, a| fill(type_of(s, a, 1)?.dtype, &[], number(s, a, 0)?) },
-    Function { name: "added_pads", doc: "(a, b): convolution pads a (or none) and the spatial part of pads b together", eval: added_pads },
+    Function {
+        name: "zeros_of",
+        doc: "(w): zeros over w's first axis",
+        eval: |s, a| {
+            let t = type_of(s, a, 0)?;
+            fill(t.dtype, &[known(t.shape.first()?)?], 0.0)
+        },
+    },
+    Function {
+        name: "like",
+        doc: "(v, x): the number v in x's element type",
+        eval: |s, a| fill(type_of(s, a, 1)?.dtype, &[], number(s, a, 0)?),
+    },
+    Function {
+        name: "added_pads",
+        doc: "(a, b): convolution pads a (or none) and the spatial part of pads b together",
+        eval: added_pads,
+    },
 ];
 
 fn facts<'a>(scope: &'a Scope, args: &[Val], n: usize) -> Option<&'a Facts> {
@@ -173,13 +423,26 @@ fn is_default(_: &Scope, args: &[Val]) -> bool {
     }
 }
 
-fn per_channel(scope: &Scope, args: &[Val]) -> bool {
-    let Some((c, y)) = type_of(scope, args, 0).zip(type_of(scope, args, 1)) else { return false };
-    if c.rank() > y.rank() || y.rank() < 2 {
+fn conv_channels(scope: &Scope, args: &[Val]) -> bool {
+    let Some((c, w)) = type_of(scope, args, 0).zip(type_of(scope, args, 1)) else { return false };
+    if c.rank() > w.rank() || w.rank() < 3 {
         return false;
     }
-    let skip = y.rank() - c.rank();
-    c.shape.iter().enumerate().all(|(i, d)| d.is(1) || (i + skip == 1 && *d == y.shape[1]))
+    let skip = w.rank() - c.rank();
+    c.shape.iter().enumerate().all(|(i, d)| d.is(1) || (i + skip == 1 && *d == w.shape[0]))
+}
+
+fn no_copied_dims(_: &Scope, args: &[Val]) -> bool {
+    let Some(Val::Attrs(attrs)) = args.first() else { return false };
+    attrs.dims("shape").is_some_and(|dims| dims.iter().all(|d| d.as_known().is_none_or(|v| v > 0)))
+}
+
+fn within(_: &Scope, args: &[Val]) -> bool {
+    let lists: Option<Vec<Vec<i64>>> = (0..4).map(|n| ints(args, n)).collect();
+    let Some([s, e, u, v]) = lists.as_deref() else { return false };
+    let n = s.len();
+    [e, u, v].iter().all(|l| l.len() == n)
+        && (0..n).all(|i| 0 <= s[i] && s[i] <= e[i] && 0 <= u[i] && u[i] <= v[i] && e[i] <= v[i] - u[i])
 }
 
 fn moves_ones(scope: &Scope, args: &[Val]) -> bool {
@@ -266,6 +529,12 @@ fn union(scope: &Scope, args: &[Val]) -> Option<Val> {
     all.sort_unstable();
     all.dedup();
     Some(ints_val(all))
+}
+
+fn result_rows(scope: &Scope, args: &[Val]) -> Option<Val> {
+    let mut shape = scope.root.shape.clone();
+    *shape.last_mut()? = type_of(scope, args, 0)?.shape.last()?.clone();
+    Some(dims_val(shape))
 }
 
 fn over_outputs(scope: &Scope, args: &[Val]) -> Option<Val> {

@@ -9,7 +9,8 @@ use partita_ir::{Attrs, OpRef, Tensor, Type};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Constants up to this many bytes are told apart by content, larger ones by the memory they live in.
+/// Constants up to this many bytes are told apart by content, larger ones by the memory they live in (unless
+/// they have one value throughout).
 const CONTENT_KEY_BYTES: usize = 64 << 10;
 
 /// What an e-node computes from its children.
@@ -128,6 +129,9 @@ impl Table {
 pub fn const_key(tensor: &Tensor) -> String {
     if tensor.bytes().len() <= CONTENT_KEY_BYTES {
         return tensor.key();
+    }
+    if let Some(value) = tensor.splat_f64() {
+        return format!("{}{:?}={:016x}", tensor.dtype().name(), tensor.shape(), value.to_bits());
     }
     let (at, n) = (tensor.bytes().as_ptr() as usize, n_elements(tensor.shape()));
     format!("{}{:?}@{at:x}+{n:?}", tensor.dtype().name(), tensor.shape())

@@ -4,7 +4,7 @@ use partita_ir::diag::Diag;
 
 /// A token.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Token {
+pub(crate) enum Token {
     /// A name; may hold dashes after its first letter, as rule names do.
     Name(String),
     /// `?x`.
@@ -22,13 +22,13 @@ pub enum Token {
 const MARKS: &[&str] = &["...", "=>", "?=", "..", "(", ")", "{", "}", "[", "]", ",", ":", "=", "_"];
 
 /// A token and its column (from 1).
-pub type Spanned = (Token, usize);
+pub(crate) type Spanned = (Token, usize);
 
 /// Splits one line; `#` starts a comment.
 ///
 /// # Errors
 /// `R001` for a character that starts no token.
-pub fn tokens(line: &str, number: usize) -> Result<Vec<Spanned>, Diag> {
+pub(crate) fn tokens(line: &str, number: usize) -> Result<Vec<Spanned>, Diag> {
     let mut out = Vec::new();
     let mut at = 0;
     while let Some(rest) = line.get(at..).filter(|r| !r.is_empty()) {
@@ -64,9 +64,7 @@ fn token(rest: &str) -> Option<(Token, usize)> {
             Some((Token::Str(rest[1..=end].to_owned()), end + 2))
         }
         c if c.is_ascii_alphabetic() => named(rest, 0).map(|(n, len)| (Token::Name(n), len)),
-        c if c.is_ascii_digit() || (c == '-' && second.is_some_and(|d| d.is_ascii_digit())) => {
-            numeral(rest)
-        }
+        c if c.is_ascii_digit() || (c == '-' && second.is_some_and(|d| d.is_ascii_digit())) => numeral(rest),
         _ => MARKS.iter().find(|m| rest.starts_with(**m)).map(|m| (Token::Mark(m), m.len())),
     }
 }

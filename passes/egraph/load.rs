@@ -32,8 +32,7 @@ pub fn load(graph: &Graph) -> Loaded {
     }
     for id in graph.topological() {
         let node = graph.node(id);
-        let children: Vec<Id> =
-            node.inputs.iter().map(|v| operand(graph, *v, &mut ids, &mut out)).collect();
+        let children: Vec<Id> = node.inputs.iter().map(|v| operand(graph, *v, &mut ids, &mut out)).collect();
         let tag = if node.op.traits.random { u32::try_from(id.index() + 1).unwrap_or(u32::MAX) } else { 0 };
         let head = out.egraph.analysis.table.op_head(node.op, &node.attrs, node.outputs.len(), tag);
         let whole = out.add(ENode { head, children });

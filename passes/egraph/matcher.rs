@@ -36,7 +36,7 @@ pub struct Match {
     pub subst: Subst,
 }
 
-/// Classes by the operators that occur in them.
+/// Classes that run, by the operators that occur in them.
 #[derive(Debug, Default)]
 pub struct Index {
     classes: BTreeMap<&'static str, Vec<Id>>,
@@ -46,7 +46,8 @@ impl Index {
     /// Indexes a rebuilt e-graph.
     pub fn new(egraph: &Egg) -> Self {
         let mut classes: BTreeMap<&'static str, Vec<Id>> = BTreeMap::new();
-        for class in egraph.classes() {
+        // What is computed at compile time needs no better form.
+        for class in egraph.classes().filter(|c| !c.data.foldable) {
             for node in &class.nodes {
                 if let Head::Op(n) = node.head {
                     classes.entry(egraph.analysis.table.op(n).op.name).or_default().push(class.id);

@@ -176,7 +176,8 @@ impl<'a> Parser<'a> {
         let mut class = shared.numerics;
         if self.eat("[") {
             let word = self.name()?;
-            class = numerics(&word).ok_or_else(|| self.error("R003", format!("{word} is no numerics class")))?;
+            class =
+                numerics(&word).ok_or_else(|| self.error("R003", format!("{word} is no numerics class")))?;
             self.expect("]")?;
         }
         self.expect(":")?;
@@ -229,7 +230,11 @@ impl<'a> Parser<'a> {
     fn bind(&mut self, name: &str, kind: VarKind) -> Result<Var, Diag> {
         if let Some(var) = self.vars.iter().position(|v| v.0 == name) {
             let same = self.vars[var].1 == kind;
-            return if same { Ok(var) } else { Err(self.error("R003", format!("?{name} is used as two kinds"))) };
+            return if same {
+                Ok(var)
+            } else {
+                Err(self.error("R003", format!("?{name} is used as two kinds")))
+            };
         }
         self.vars.push((name.to_owned(), kind));
         Ok(self.vars.len() - 1)

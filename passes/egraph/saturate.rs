@@ -14,7 +14,7 @@ pub struct Limits {
     pub rounds: usize,
     /// E-nodes: saturation stops when there are more.
     pub e_nodes: usize,
-    /// E-nodes may grow to at most this multiple of the input's, if that is less.
+    /// E-nodes may grow to at most this multiple of what a phase starts with, if that is less.
     pub growth: usize,
     /// Applications of one rule in one round.
     pub applications_per_rule: usize,
@@ -52,34 +52,55 @@ const MIN_ALLOWED_E_NODES: usize = 4_000;
 
 /// Saturates phase by phase; a phase runs the rules of all phases up to it. `spend` is asked before each
 /// application and says whether there is fuel left.
-pub fn saturate(egraph: &mut Egg, rules: &[&Rule], limits: &Limits, spend: &mut dyn FnMut() -> bool) -> Saturation {
-    let allowed = (egraph.total_number_of_nodes() * limits.growth).max(MIN_ALLOWED_E_NODES).min(limits.e_nodes);
+pub fn saturate(
+    egraph: &mut Egg,
+    rules: &[&Rule],
+    limits: &Limits,
+    spend: &mut dyn FnMut() -> bool,
+) -> Saturation {
     let mut out = Saturation::default();
     let last = rules.iter().map(|r| r.phase).max().unwrap_or(1);
+    let mut exploded = false;
     for phase in 1..=last {
-        let active: Vec<&Rule> = rules.iter().copied().filter(|r| r.phase <= phase).collect();
-        let mut rounds = 0;
-        loop {
-            let (changed, stop) = round(egraph, &active, limits, spend, &mut out.fired);
-            if let Some(stop) = stop {
+        // Rules that ran into the limit do not get another phase's room.
+        let takes_part = |r: &&Rule| r.phase == phase || (r.phase < phase && !exploded);
+        let active: Vec<&Rule> = rules.iter().copied().filter(takes_part).collect();
+        let room = (egraph.total_number_of_nodes() * limits.growth).max(MIN_ALLOWED_E_NODES);
+        let stop = run_phase(egraph, &active, limits, room.min(limits.e_nodes), spend, &mut out.fired);
+        match stop {
+            Stop::Saturated => {}
+            Stop::Fuel | Stop::Conflict => return Saturation { stop, ..out },
+            Stop::Rounds | Stop::ENodes => {
+                exploded = true;
                 out.stop = stop;
-                return out;
-            }
-            if !changed {
-                break;
-            }
-            if egraph.total_number_of_nodes() > allowed {
-                out.stop = Stop::ENodes;
-                return out;
-            }
-            rounds += 1;
-            if rounds >= limits.rounds {
-                out.stop = Stop::Rounds;
-                break;
             }
         }
     }
     out
+}
+
+/// Rounds of one phase until nothing changes or a limit is reached.
+fn run_phase(
+    egraph: &mut Egg,
+    rules: &[&Rule],
+    limits: &Limits,
+    room: usize,
+    spend: &mut dyn FnMut() -> bool,
+    fired: &mut BTreeMap<String, u64>,
+) -> Stop {
+    for _ in 0..limits.rounds {
+        let (changed, stop) = round(egraph, rules, limits, spend, fired);
+        if let Some(stop) = stop {
+            return stop;
+        }
+        if !changed {
+            return Stop::Saturated;
+        }
+        if egraph.total_number_of_nodes() > room {
+            return Stop::ENodes;
+        }
+    }
+    Stop::Rounds
 }
 
 /// One round: match everything, then apply everything. Says whether the e-graph changed.

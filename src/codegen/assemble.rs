@@ -506,8 +506,7 @@ impl<'a> Assembler<'a> {
         }
         self.plan.weight_bytes = weight_bytes;
         self.plan.symbols = symbols;
-        partita_plan::order::reserve(&mut self.plan)?;
-        partita_plan::memory::place(&mut self.plan)?;
+        crate::arenas::place(&mut self.plan)?;
         let mut weights = stored;
         weights.sort_by_key(|w| w.offset_bytes);
         weights.dedup_by_key(|w| w.offset_bytes);

@@ -53,9 +53,11 @@ pub struct Tensor {
     bytes: Bytes,
 }
 
-/// Number of elements of a shape, or `None` when it overflows.
+/// Number of elements of a shape, or `None` when it overflows. Empty dimensions do not hide an overflow of the
+/// others, so that products of some of the dimensions cannot overflow either.
 pub fn n_elements(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+    let n = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
+    Some(if shape.contains(&0) { 0 } else { n })
 }
 
 impl Tensor {

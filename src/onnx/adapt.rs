@@ -3,12 +3,13 @@
 //! Three tables: attributes that became operands, attributes that went away, and rules for the rest.
 
 use crate::call::{Call, Emit};
+use crate::history;
 use partita_ir::{Attr, DType, Diag, Tensor, ValueId};
 
 /// Newest opset of the standard domain whose forms are known.
 pub(crate) const NEWEST_OPSET: i64 = 28;
 /// Oldest opset that is read.
-pub(crate) const OLDEST_OPSET: i64 = 6;
+pub(crate) const OLDEST_OPSET: i64 = 1;
 
 /// What the operand holds that replaces an attribute.
 #[derive(Clone, Copy)]
@@ -45,6 +46,7 @@ const MOVED: &[(&str, &str, i64, usize, As)] = &[
     ("ReduceProd", "axes", 18, 1, As::Ints),
     ("ReduceSum", "axes", 13, 1, As::Ints),
     ("ReduceSumSquare", "axes", 18, 1, As::Ints),
+    ("Reshape", "shape", 5, 1, As::Ints),
     ("Slice", "starts", 10, 1, As::Ints),
     ("Slice", "ends", 10, 2, As::Ints),
     ("Slice", "axes", 10, 3, As::Ints),
@@ -58,7 +60,6 @@ const MOVED: &[(&str, &str, i64, usize, As)] = &[
 /// Attributes without a meaning for inference: (operator, attribute, gone since).
 const DROPPED: &[(&str, &str, i64)] = &[
     ("BatchNormalization", "is_test", 7),
-    ("BatchNormalization", "consumed_inputs", 6),
     ("Dropout", "is_test", 7),
     ("GRU", "output_sequence", 7),
     ("Gemm", "broadcast", 7),
@@ -83,6 +84,8 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("Pow", 7, aligned_broadcast),
     ("Sub", 7, aligned_broadcast),
     ("Xor", 7, aligned_broadcast),
+    ("Cast", 6, type_by_name),
+    ("Concat", 4, concat_axis),
     ("DFT", 20, default_axis_one),
     ("GridSample", 20, grid_modes),
     ("GroupNormalization", 21, scale_per_channel),
@@ -92,6 +95,7 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("Scatter", i64::MAX, renamed_scatter),
     ("Softmax", 13, over_flattened),
     ("Split", 18, equal_parts),
+    ("Tile", 6, not_supported),
     ("Upsample", i64::MAX, upsample),
 ];
 
@@ -105,6 +109,11 @@ pub(crate) fn adapt(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         return Ok(call);
     }
     let label = call.label();
+    history::check(&call.op_type, call.version).map_err(|d| d.at_node(&*label))?;
+    if call.version < 6 {
+        // A hint for memory reuse that every operator had.
+        call.attrs.remove("consumed_inputs");
+    }
     for (op, attr, gone) in DROPPED {
         if *op == call.op_type && call.version < *gone {
             call.attrs.remove(*attr);
@@ -128,10 +137,14 @@ fn move_attrs(call: &mut Call, emit: &mut Emit) -> Result<(), Diag> {
             let text = format!("attribute {attr} of {op} is operand {operand} since opset {since}");
             return Err(Diag::new("I020", text).hint("the model states another opset than it was made for"));
         }
+        let Some(mut value) = call.attrs.remove(*attr) else { continue };
         if emit.has_attr(op, attr) {
+            if let (As::OneInt, Attr::Int(one)) = (*form, &value) {
+                value = Attr::Ints(vec![*one]);
+            }
+            call.attrs.insert((*attr).to_owned(), value);
             continue;
         }
-        let Some(value) = call.attrs.remove(*attr) else { continue };
         let dtype = call.input(0).map_or(DType::F32, |v| emit.ty(v).dtype);
         let tensor = as_tensor(&value, *form, dtype).ok_or_else(|| {
             Diag::new("I019", format!("attribute {attr} of {op} has the wrong kind"))
@@ -209,7 +222,8 @@ fn slope_per_channel(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     let rank = emit.ty(x).rank() as i64;
     let vector = emit.ty(slope).rank() == 1 && !emit.ty(slope).shape[0].is(1);
     if vector && rank > 2 {
-        let unsqueeze = with_ints(sibling(&call, &[slope]), "Unsqueeze", "axes", (1..rank - 1).collect(), emit)?;
+        let unsqueeze =
+            with_ints(sibling(&call, &[slope]), "Unsqueeze", "axes", (1..rank - 1).collect(), emit)?;
         let aligned = emit.step(unsqueeze, "Unsqueeze")?;
         call.set_input(1, aligned);
     }
@@ -256,7 +270,8 @@ fn scale_per_channel(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         }
         let column = with_ints(sibling(&call, &[per_group]), "Unsqueeze", "axes", vec![1], emit)?;
         let column = emit.step(column, "Unsqueeze")?;
-        let wide = with_ints(sibling(&call, &[column]), "Expand", "shape", vec![groups, channels / groups], emit)?;
+        let wide =
+            with_ints(sibling(&call, &[column]), "Expand", "shape", vec![groups, channels / groups], emit)?;
         let wide = emit.step(wide, "Expand")?;
         let flat = with_ints(sibling(&call, &[wide]), "Reshape", "shape", vec![channels], emit)?;
         let flat = emit.step(flat, "Reshape")?;
@@ -288,19 +303,37 @@ fn over_flattened(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     Ok(back)
 }
 
-fn resize_10(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
-    let scales = call.inputs.get(1).copied().flatten();
+/// Before opset 11 the second operand was `scales`, the origin was the corner, and the nearest element was the
+/// one below when growing and the one above when shrinking.
+fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
+    let scales = call.input(1);
     call.inputs.truncate(1);
+    let mut shrinks = false;
     if let Some(scales) = scales {
+        let known = emit.builder.graph().as_const(scales).map(Tensor::to_f64s).unwrap_or_default();
+        shrinks = known.iter().any(|s| *s < 1.0);
+        if shrinks && known.iter().any(|s| *s > 1.0) {
+            return Err(Diag::new("U001", "Resize that grows one axis and shrinks another needs opset 11"));
+        }
         call.set_input(2, scales);
     }
     call.attrs.insert("coordinate_transformation_mode".to_owned(), Attr::from("asymmetric"));
-    call.attrs.insert("nearest_mode".to_owned(), Attr::from("floor"));
+    let nearest = if shrinks { "ceil" } else { "floor" };
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from(nearest));
     Ok(call)
 }
 
 fn upsample(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     "Resize".clone_into(&mut call.op_type);
+    if call.attrs.get("mode") == Some(&Attr::from("bilinear")) {
+        call.attrs.insert("mode".to_owned(), Attr::from("linear"));
+    }
+    if let Some(Attr::Floats(scales)) = call.attrs.remove("scales") {
+        let tensor = Tensor::from_slice(&[scales.len()], &scales)
+            .ok_or_else(|| Diag::new("I019", "the list of scales is too long"))?;
+        let constant = emit.constant(&format!("{}_scales", call.name), tensor);
+        call.set_input(1, constant);
+    }
     resize_10(call, emit)
 }
 
@@ -317,4 +350,24 @@ fn equal_parts(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         call.attrs.insert("num_outputs".to_owned(), Attr::Int(n));
     }
     Ok(call)
+}
+
+/// Before opset 6 the target type was text.
+fn type_by_name(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    if let Some(Attr::Str(name)) = call.attrs.get("to") {
+        let code = crate::tensors::code_named(name)?;
+        call.attrs.insert("to".to_owned(), Attr::Int(code));
+    }
+    Ok(call)
+}
+
+/// Before opset 4 the axis had a default.
+fn concat_axis(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    call.attrs.entry("axis".to_owned()).or_insert(Attr::Int(1));
+    Ok(call)
+}
+
+fn not_supported(call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    let text = format!("{} of opset {} is not supported", call.op_type, call.version);
+    Err(Diag::new("U001", text).hint("convert the model to opset 7 or newer"))
 }

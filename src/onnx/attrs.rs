@@ -29,6 +29,9 @@ pub(crate) fn onnx_name(ours: &str) -> &str {
 /// # Errors
 /// `I019` when it states none or broken text, `U003` or `U004` for kinds that are not supported.
 pub(crate) fn value(proto: &AttributeProto, store: &mut Store) -> Result<Attr, Diag> {
+    if !proto.ref_attr_name.is_empty() {
+        return Err(bad(proto, "refers to an attribute of a function, outside of one"));
+    }
     let kind = proto.type_.enum_value().map_err(|n| bad(proto, &format!("has the unknown kind {n}")))?;
     Ok(match kind {
         AttributeType::INT => Attr::Int(proto.i),
@@ -56,7 +59,8 @@ pub(crate) fn value(proto: &AttributeProto, store: &mut Store) -> Result<Attr, D
 }
 
 fn bad(proto: &AttributeProto, what: &str) -> Diag {
-    Diag::new("I019", format!("attribute {} {what}", proto.name)).hint("the model is damaged; export it again")
+    Diag::new("I019", format!("attribute {} {what}", proto.name))
+        .hint("the model is damaged; export it again")
 }
 
 fn text(proto: &AttributeProto, bytes: &[u8]) -> Result<String, Diag> {

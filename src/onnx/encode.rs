@@ -35,7 +35,8 @@ struct Piece<'a> {
 impl Encoded {
     /// Bytes of the file with all weights inside, but for a few hundred.
     pub(crate) fn size_bytes(&self) -> u64 {
-        let weights: u64 = self.initializers.iter().map(|(n, t)| (n.len() + t.bytes().len() + 64) as u64).sum();
+        let weights: u64 =
+            self.initializers.iter().map(|(n, t)| (n.len() + t.bytes().len() + 64) as u64).sum();
         weights + self.graph.compute_size() + self.model.compute_size()
     }
 
@@ -110,8 +111,11 @@ fn write_aligned(weights: &[(u64, &[u8])], out: &mut dyn Write) -> std::io::Resu
 fn reference(name: &str, tensor: &Tensor, file: &str, offset: u64) -> Vec<u8> {
     let mut proto = header(name, tensor);
     proto.data_location = DataLocation::EXTERNAL.into();
-    let entries =
-        [("location", file.to_owned()), ("offset", offset.to_string()), ("length", tensor.bytes().len().to_string())];
+    let entries = [
+        ("location", file.to_owned()),
+        ("offset", offset.to_string()),
+        ("length", tensor.bytes().len().to_string()),
+    ];
     proto.external_data = entries
         .into_iter()
         .map(|(key, value)| StringStringEntryProto { key: key.to_owned(), value, ..Default::default() })

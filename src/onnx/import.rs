@@ -245,17 +245,25 @@ impl<'a> Importer<'a> {
         };
         let declared = element_type(input)?;
         if declared != tensor.dtype() {
-            let text = format!("the input is {}, the value given is {}", declared.name(), tensor.dtype().name());
+            let text =
+                format!("the input is {}, the value given is {}", declared.name(), tensor.dtype().name());
             return Err(Diag::new("I026", text).at_value(&*input.name).hint("convert the value"));
         }
-        Ok(self.emit.builder.constant(&input.name, tensor))
+        let value = self.emit.builder.constant(&input.name, tensor);
+        check_output(input, self.emit.ty(value)).map_err(|_| {
+            let text =
+                format!("the value given is {}, the model declares another shape", self.emit.ty(value));
+            Diag::new("I026", text).at_value(&*input.name).hint("reshape the value")
+        })?;
+        Ok(value)
     }
 
     /// `I026` for values given to inputs the model does not have.
     fn unknown_inputs(&self) -> Vec<Diag> {
-        let unknown = self.fixed.keys().map(|name| {
-            Diag::new("I026", format!("the model has no input {name} to give a value to"))
-        });
+        let unknown = self
+            .fixed
+            .keys()
+            .map(|name| Diag::new("I026", format!("the model has no input {name} to give a value to")));
         unknown.collect()
     }
 
@@ -271,7 +279,8 @@ impl<'a> Importer<'a> {
             self.diags.push(diag.hint("the model is incomplete; export it again"));
         }
         if graph.output.is_empty() {
-            self.diags.push(Diag::new("I018", "the graph has no outputs").hint("declare the model's results"));
+            self.diags
+                .push(Diag::new("I018", "the graph has no outputs").hint("declare the model's results"));
         }
     }
 
@@ -352,7 +361,8 @@ impl<'a> Importer<'a> {
             Diag::new("I019", "a Constant has one value, one result and no operands")
                 .hint("the model is damaged; export it again")
         };
-        let (Some((name, attr)), 1, true) = (attrs.first_key_value(), attrs.len(), node.input.is_empty()) else {
+        let (Some((name, attr)), 1, true) = (attrs.first_key_value(), attrs.len(), node.input.is_empty())
+        else {
             return Err(wrong());
         };
         if node.output.len() != 1 || self.values.contains_key(node.output[0].as_str()) {

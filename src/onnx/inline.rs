@@ -69,7 +69,9 @@ pub(crate) fn inline(
             return Err(here(Diag::new("I007", text).hint("raise the limit")));
         }
         let depth = next.depth + 1;
-        todo.extend(body.into_iter().rev().map(|node| Pending { flat: Flat { node, opsets: inner.clone() }, depth }));
+        todo.extend(
+            body.into_iter().rev().map(|node| Pending { flat: Flat { node, opsets: inner.clone() }, depth }),
+        );
     }
     Ok(out)
 }
@@ -150,7 +152,8 @@ impl Inliner<'_> {
 /// An Identity for each result that is one of the function's operands.
 fn passed_through(function: &FunctionProto, call: &NodeProto) -> Vec<NodeProto> {
     let mut out = Vec::new();
-    for (formal, actual) in function.output.iter().zip(&call.output).filter(|(_, actual)| !actual.is_empty()) {
+    for (formal, actual) in function.output.iter().zip(&call.output).filter(|(_, actual)| !actual.is_empty())
+    {
         if let Some(n) = function.input.iter().position(|input| input == formal) {
             out.push(NodeProto {
                 name: actual.clone(),

@@ -64,8 +64,7 @@ impl Symbols {
     }
 
     fn fresh(&mut self, input: &str, axis: usize) -> String {
-        let clean: String =
-            input.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let clean: String = input.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let lead = if clean.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
         let mut name = format!("{lead}{clean}_{axis}");
         while !self.taken.insert(name.clone()) {
@@ -86,7 +85,8 @@ impl Symbols {
         let unknown = unknown.map(|n| Diag::new("I023", format!("no dimension is called {n}")).hint(&known));
         let negative = self.fixed.iter().filter(|(_, size)| **size < 0);
         let negative = negative.map(|(n, s)| {
-            Diag::new("I023", format!("dimension {n} cannot have the size {s}")).hint("give a size of at least 0")
+            Diag::new("I023", format!("dimension {n} cannot have the size {s}"))
+                .hint("give a size of at least 0")
         });
         unknown.chain(negative).collect()
     }

@@ -16,6 +16,7 @@ mod call;
 mod encode;
 mod export;
 mod external;
+mod history;
 mod import;
 mod inline;
 mod inputs;

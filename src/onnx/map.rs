@@ -35,7 +35,8 @@ pub(crate) fn hold(bytes: Bytes) -> Owner {
 /// `I001` when it cannot be opened or is no regular file, `I002` when it is too large.
 pub(crate) fn map(path: &Path, max_bytes: u64) -> Result<Owner, Diag> {
     let cannot = |error: std::io::Error| {
-        Diag::new("I001", format!("the file cannot be read: {error}")).hint("check the path and its permissions")
+        Diag::new("I001", format!("the file cannot be read: {error}"))
+            .hint("check the path and its permissions")
     };
     let regular = |is_file: bool| {
         let diag = Diag::new("I001", "this is not a regular file").hint("give the path of a file");

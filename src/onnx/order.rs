@@ -37,9 +37,10 @@ pub(crate) fn check(nodes: &[&NodeProto], given: &BTreeSet<&str>) -> Vec<Diag> {
     for (at, node) in nodes.iter().enumerate() {
         for name in node.input.iter().map(String::as_str).filter(|n| !n.is_empty()) {
             if !given.contains(name) {
-                found.extend(misplaced(producer.get(name).copied(), at, &looped).map(|d| {
-                    d.at_node(label(node, at)).at_value(name)
-                }));
+                found.extend(
+                    misplaced(producer.get(name).copied(), at, &looped)
+                        .map(|d| d.at_node(label(node, at)).at_value(name)),
+                );
             }
         }
     }

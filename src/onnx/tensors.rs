@@ -62,6 +62,24 @@ pub(crate) fn dtype_of(code: i64) -> Result<DType, Diag> {
     Err(Diag::new("I041", format!("{code} is not an element type")).hint(DAMAGED))
 }
 
+/// The number of the element type ONNX calls `name`, as `FLOAT16`.
+///
+/// # Errors
+/// `U003` for a name of no supported type.
+pub(crate) fn code_named(name: &str) -> Result<i64, Diag> {
+    let ours = match name {
+        "FLOAT" => "f32".to_owned(),
+        "DOUBLE" => "f64".to_owned(),
+        "BFLOAT16" => "bf16".to_owned(),
+        other => other.to_lowercase().replace("uint", "u").replace("int", "i").replace("float", "f"),
+    };
+    let found = DTYPES.iter().find(|(_, dtype)| dtype.name() == ours);
+    found.map(|(code, _)| i64::from(*code)).ok_or_else(|| {
+        Diag::new("U003", format!("element type {name} is not supported"))
+            .hint("export the model with float, integer or boolean tensors")
+    })
+}
+
 /// ONNX's number of an element type.
 pub(crate) fn code_of(dtype: DType) -> i32 {
     DTYPES.iter().find(|(_, d)| *d == dtype).map_or(0, |(n, _)| *n)
@@ -284,16 +302,22 @@ mod tests {
         let mut proto = TensorProto { dims: vec![2], data_type: 1, ..Default::default() };
         proto.float_data = vec![1.5, -2.0];
         assert_eq!(read(&proto).unwrap().to_f64s(), [1.5, -2.0]);
-        let halves = TensorProto { dims: vec![1], data_type: 10, int32_data: vec![0x3c00], ..Default::default() };
+        let halves =
+            TensorProto { dims: vec![1], data_type: 10, int32_data: vec![0x3c00], ..Default::default() };
         assert_eq!(read(&halves).unwrap().to_f64s(), [1.0]);
-        let words =
-            TensorProto { dims: vec![1], data_type: 12, uint64_data: vec![u32::MAX.into()], ..Default::default() };
+        let words = TensorProto {
+            dims: vec![1],
+            data_type: 12,
+            uint64_data: vec![u32::MAX.into()],
+            ..Default::default()
+        };
         assert_eq!(read(&words).unwrap().to_i64s(), [i64::from(u32::MAX)]);
     }
 
     #[test]
     fn data_must_fit_the_shape() {
-        let mut proto = TensorProto { dims: vec![1000], data_type: 1, raw_data: vec![0; 16], ..Default::default() };
+        let mut proto =
+            TensorProto { dims: vec![1000], data_type: 1, raw_data: vec![0; 16], ..Default::default() };
         assert_eq!(read(&proto), Err("I040"));
         proto.dims = vec![1 << 33, 1 << 33];
         assert_eq!(read(&proto), Err("I041"));

@@ -65,11 +65,17 @@ pub(crate) fn onnx_name(node: &Node) -> Option<OnnxName> {
     node.op.0.onnx.iter().copied().min_by_key(|n| (n.domain, n.since))
 }
 
+/// The standard opset a name needs.
+fn since(name: OnnxName) -> i64 {
+    if name.domain.is_empty() { name.since } else { 0 }
+}
+
 /// The opset that all nodes of the graph need.
 fn opset_of(graph: &Graph) -> i64 {
     let of_node = |node: &Node| {
-        let own = onnx_name(node).filter(|n| n.domain.is_empty()).map_or(0, |n| n.since);
-        let newer = NEWER_ATTRS.iter().filter(|(op, attr, _)| *op == node.op.name && node.attrs.get(attr).is_some());
+        let own = if node.op.name == "attention" { 23 } else { onnx_name(node).map_or(0, since) };
+        let newer =
+            NEWER_ATTRS.iter().filter(|(op, attr, _)| *op == node.op.name && node.attrs.get(attr).is_some());
         newer.map(|(_, _, since)| *since).max().unwrap_or(0).max(own)
     };
     graph.nodes().map(|(_, n)| of_node(n)).max().unwrap_or(0).max(BASE_OPSET)
@@ -252,9 +258,8 @@ impl<'g> Writer<'g> {
             (Attr::Tensor(t), _) => Some(t.clone()),
             _ => None,
         };
-        let tensor = tensor.ok_or_else(|| {
-            Diag::new("U009", format!("attribute {name} cannot be written as an operand"))
-        })?;
+        let tensor = tensor
+            .ok_or_else(|| Diag::new("U009", format!("attribute {name} cannot be written as an operand")))?;
         Ok(self.constant(&format!("{}_{name}", node.name), &tensor))
     }
 

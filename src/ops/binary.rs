@@ -110,7 +110,7 @@ fn div_dims(a: &Dim, b: &Dim) -> Option<Dim> {
 fn sample_divisor(rng: &mut Rng) -> Sample {
     let mut sample = binary_number(rng);
     if let Some(Some(b)) = sample.inputs.get_mut(1) {
-        *b = rng.tensor(b.dtype(), &b.shape().to_vec(), 1.0, 5.0);
+        *b = rng.tensor(b.dtype(), b.shape(), 1.0, 5.0);
     }
     sample
 }
@@ -141,7 +141,11 @@ fn eval_mod(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
         ctx,
         |a, b| {
             let rest = libm::fmod(a, b);
-            if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+            if rest == 0.0 {
+                // Zero has the sign of the divisor, too.
+                return rest.copysign(b);
+            }
+            if (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
         },
         |a, b| {
             let rest = a.checked_rem(b).unwrap_or(0);

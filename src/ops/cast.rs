@@ -20,7 +20,7 @@ use partita_ir::{DType, Dim, Tensor};
 use partita_plan::tile::TileOp;
 
 /// Rows of this family.
-pub(crate) const ROWS: &[&OpDef] = &[&CAST, &CAST_LIKE, &CLIP, &DROPOUT, &IDENTITY];
+pub(crate) const ROWS: &[&OpDef] = &[&BIT_CAST, &CAST, &CAST_LIKE, &CLIP, &DROPOUT, &IDENTITY];
 
 static CAST: OpDef = OpDef {
     name: "cast",
@@ -144,6 +144,51 @@ static CAST_LIKE: OpDef = OpDef {
     ..CAST
 };
 
+static BIT_CAST: OpDef = OpDef {
+    name: "bit_cast",
+    doc: "The bits of x read as the element type `to`, which has the same width.",
+    onnx: &[onnx("BitCast", 26)],
+    attrs: &[required("to", AttrKind::DType)],
+    traits: crate::common::PLAIN,
+    infer: infer_bit_cast,
+    content: None,
+    eval: |c| {
+        let (x, to) = (tensor(c, 0)?, target(c.attrs)?);
+        if x.dtype().size_bytes() != to.size_bytes() {
+            return Err(width_error(x.dtype(), to));
+        }
+        Ok(vec![from_bytes(to, x.shape(), x.bytes().to_vec())?])
+    },
+    scalar: None,
+    work: work_free,
+    sample: |rng| {
+        let groups: [&[DType]; 3] = [
+            &[DType::F32, DType::I32, DType::U32],
+            &[DType::F64, DType::I64, DType::U64],
+            &[DType::F16, DType::Bf16, DType::I16, DType::U16],
+        ];
+        let group = *rng.pick(&groups);
+        let (from, to, shape) = (*rng.pick(group), *rng.pick(group), shape(rng));
+        let mut sample = sample_of(vec![values(rng, from, &shape)]);
+        sample.attrs.set("to", to);
+        sample
+    },
+    ..CAST
+};
+
+fn infer_bit_cast(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    let (x, to) = (input(ctx, 0)?, target(ctx.attrs)?);
+    if x.dtype.size_bytes() != to.size_bytes() {
+        return Err(width_error(x.dtype, to));
+    }
+    Ok(vec![Type::new(to, x.shape.clone())])
+}
+
+fn width_error(from: DType, to: DType) -> Diag {
+    type_error(format!("the widths of {} and {} differ", from.name(), to.name()))
+        .hint("only types of the same width share their bits")
+}
+
 static IDENTITY: OpDef = OpDef {
     name: "identity",
     doc: "x itself.",
@@ -173,7 +218,7 @@ static DROPOUT: OpDef = OpDef {
         attr("seed", AttrKind::Int),
         operand("training_mode", AttrKind::Int, 2),
     ],
-    traits: RESHAPES,
+    traits: crate::common::PLAIN,
     infer: infer_dropout,
     content: Some(content::pass),
     eval: |c| {

@@ -15,7 +15,7 @@ use partita_ir::work::Work;
 use partita_ir::{Attrs, DType, Dim, Tensor};
 
 /// Rows of this family.
-pub(crate) const ROWS: &[&OpDef] = &[&CONSTANT_OF_SHAPE, &CUM_SUM, &EYE_LIKE, &ONE_HOT, &RANGE];
+pub(crate) const ROWS: &[&OpDef] = &[&CONSTANT_OF_SHAPE, &CUM_PROD, &CUM_SUM, &EYE_LIKE, &ONE_HOT, &RANGE];
 
 /// Work: writes the results' bytes.
 fn work_fill(ctx: &WorkCtx) -> Work {
@@ -272,10 +272,18 @@ static CUM_SUM: OpDef = OpDef {
     ],
     infer: infer_cum_sum,
     content: None,
-    eval: eval_cum_sum,
+    eval: |c| eval_scan(c, (0.0, 0), |a, b| a + b, i128::wrapping_add),
     work: work_elementwise,
     sample: sample_cum_sum,
     ..CONSTANT_OF_SHAPE
+};
+
+static CUM_PROD: OpDef = OpDef {
+    name: "cum_prod",
+    doc: "Running products along an axis; exclusive of the element itself, or from the end, if asked.",
+    onnx: &[onnx("CumProd", 26)],
+    eval: |c| eval_scan(c, (1.0, 1), |a, b| a * b, i128::wrapping_mul),
+    ..CUM_SUM
 };
 
 fn infer_cum_sum(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
@@ -287,19 +295,26 @@ fn infer_cum_sum(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     Ok(x)
 }
 
-fn eval_cum_sum(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
+/// Running results of `f` or `g`, which start with `start`.
+fn eval_scan(
+    ctx: &EvalCtx,
+    start: (f64, i128),
+    f: impl Fn(f64, f64) -> f64,
+    g: impl Fn(i128, i128) -> i128,
+) -> Result<Vec<Tensor>, Diag> {
     let x = tensor(ctx, 0)?;
     let axis = ints_of(ctx, "axis", 1).and_then(|a| a.first().copied()).unwrap_or(0);
     let axis = axis_of(axis, x.rank())?;
     let lanes = (x.shape()[axis], x.shape()[axis + 1..].iter().product());
     let (exclusive, reverse) = (ctx.attrs.flag("exclusive"), ctx.attrs.flag("reverse"));
-    let order = scan_order(x.n_elements(), lanes, reverse);
+    let lanes_of: Vec<Vec<usize>> =
+        scan_order(x.n_elements(), lanes, reverse).chunks(lanes.0.max(1)).map(<[usize]>::to_vec).collect();
     if x.dtype().is_float() {
-        let sums = scan(&x.to_f64s(), &order, lanes.0, exclusive, |a, b| a + b);
-        return Ok(vec![from_f64s(x.dtype(), x.shape(), &sums)?]);
+        let results = scan(&x.to_f64s(), &lanes_of, exclusive, start.0, f);
+        return Ok(vec![from_f64s(x.dtype(), x.shape(), &results)?]);
     }
-    let sums = scan(&ints(x), &order, lanes.0, exclusive, i128::wrapping_add);
-    Ok(vec![from_ints(x.dtype(), x.shape(), &sums)?])
+    let results = scan(&ints(x), &lanes_of, exclusive, start.1, g);
+    Ok(vec![from_ints(x.dtype(), x.shape(), &results)?])
 }
 
 /// Positions lane by lane in the order of the scan; `lanes` is the length of a lane and its stride.
@@ -318,21 +333,15 @@ fn scan_order(n: usize, lanes: (usize, usize), reverse: bool) -> Vec<usize> {
     out
 }
 
-/// Running sums of lanes of `len` positions each.
-fn scan<T: Copy + Default>(
-    x: &[T],
-    order: &[usize],
-    len: usize,
-    exclusive: bool,
-    add: impl Fn(T, T) -> T,
-) -> Vec<T> {
-    let mut out = vec![T::default(); x.len()];
-    for lane in order.chunks(len.max(1)) {
-        let mut sum = T::default();
+/// Running results along each lane, a list of positions.
+fn scan<T: Copy>(x: &[T], lanes: &[Vec<usize>], exclusive: bool, start: T, f: impl Fn(T, T) -> T) -> Vec<T> {
+    let mut out = vec![start; x.len()];
+    for lane in lanes {
+        let mut acc = start;
         for &at in lane {
-            let next = add(sum, x[at]);
-            out[at] = if exclusive { sum } else { next };
-            sum = next;
+            let next = f(acc, x[at]);
+            out[at] = if exclusive { acc } else { next };
+            acc = next;
         }
     }
     out

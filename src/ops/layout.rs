@@ -97,6 +97,9 @@ static TILE: OpDef = OpDef {
     }),
     eval: |c| {
         let (x, shape) = (tensor(c, 0)?, result_shape(c, infer_tile)?);
+        if let Some(empty) = empty(x, &shape) {
+            return Ok(empty);
+        }
         let wrapped = |(&n, &d): (&usize, &usize)| (0..n).map(|i| Some(i % d.max(1))).collect();
         let tables: Vec<Vec<Option<usize>>> = shape.iter().zip(x.shape()).map(wrapped).collect();
         Ok(vec![by_tables(x, &tables, &[])?])
@@ -123,6 +126,12 @@ fn infer_tile(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     }
     let shape: Vec<Dim> = x.shape.iter().zip(repeats).map(|(d, r)| d.clone() * r).collect();
     Ok(vec![Type::new(x.dtype, shape)])
+}
+
+/// The result when it has no elements: index tables of its other axes could still be long.
+pub(crate) fn empty(x: &Tensor, shape: &[usize]) -> Option<Vec<Tensor>> {
+    let none = shape.contains(&0).then(|| from_bytes(x.dtype(), shape, Vec::new()).ok())??;
+    Some(vec![none])
 }
 
 /// The elements of `x` picked per axis: entry `i` of an axis's table is the index read for index `i` of the

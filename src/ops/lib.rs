@@ -20,6 +20,7 @@ pub mod content;
 mod conv;
 mod conv_transpose;
 mod dynamic;
+mod einsum;
 pub mod elements;
 mod eval;
 mod fill;
@@ -35,6 +36,7 @@ mod reduce;
 mod resample;
 mod reshape;
 mod resize;
+mod rotary;
 pub mod samples;
 pub mod scalar;
 mod scatter;
@@ -58,6 +60,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     conv::ROWS,
     conv_transpose::ROWS,
     dynamic::ROWS,
+    einsum::ROWS,
     fill::ROWS,
     gather::ROWS,
     global_pool::ROWS,
@@ -70,6 +73,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
+    rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
     slice::ROWS,

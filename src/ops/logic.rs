@@ -270,7 +270,7 @@ static BITWISE_NOT: OpDef = OpDef {
 
 static BIT_SHIFT: OpDef = OpDef {
     name: "bit_shift",
-    doc: "Unsigned a shifted by b bits, LEFT or RIGHT.",
+    doc: "a shifted by b bits, LEFT or RIGHT; signed numbers keep their sign to the right.",
     onnx: &[onnx("BitShift", 11)],
     attrs: &[required("direction", AttrKind::Str)],
     traits: ELEMENTWISE,
@@ -279,13 +279,13 @@ static BIT_SHIFT: OpDef = OpDef {
         let left = is_left(c.attrs.str("direction"))?;
         zip_numbers(c, |a, _| a, |a, b| shift(a, b, left))
     },
-    scalar: Some(|c, b, x| {
-        let left = is_left(c.attrs.str("direction")).ok()?;
-        two(c, b, x, if left { TileOp::Shl } else { TileOp::Shr })
-    }),
+    scalar: Some(lower_shift),
     sample: |rng| {
-        let dtype = *rng.pick(&[DType::U8, DType::U16, DType::U32, DType::U64]);
+        let dtype = integer(rng);
         let mut sample = broadcast(rng, dtype, 2);
+        if let (Some(Some(by)), 0) = (sample.inputs.get_mut(1), rng.below(3)) {
+            *by = rng.tensor(dtype, by.shape(), 0.0, 99.0);
+        }
         sample.attrs.set("direction", *rng.pick(&["LEFT", "RIGHT"]));
         sample
     },
@@ -305,18 +305,32 @@ fn infer_shift(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     infer_integers(ctx)
 }
 
-/// Bits shifted out are lost; the width of the type is applied later.
+/// Bits shifted out are lost; the width of the type is applied later. A negative number of bits counts as more
+/// than the width, and signed numbers keep their sign to the right.
 fn shift(a: i128, by: i128, left: bool) -> i128 {
-    match u32::try_from(by) {
-        Ok(n) if n < 64 => {
-            if left {
-                a << n
-            } else {
-                a >> n
-            }
-        }
-        _ => 0,
+    let bits = u32::try_from(by).unwrap_or(64).min(64);
+    match left {
+        true if bits == 64 => 0,
+        true => a << bits,
+        false => a >> bits,
     }
+}
+
+fn lower_shift(ctx: &ScalarCtx, b: &mut TileBuilder, x: &[Reg]) -> Option<Reg> {
+    let (a, by) = match x {
+        [a, by] if fits(ctx) => (*a, *by),
+        _ => return None,
+    };
+    // Shifts by a number of bits outside 0..64 are not the same on every device.
+    let (zero, most) = (b.int(0), b.int(63));
+    let (negative, large) = (b.binary(TileOp::Lt, by, zero), b.binary(TileOp::Lt, most, by));
+    let outside = b.binary(TileOp::Or, negative, large);
+    let bits = b.select(outside, most, by);
+    if !is_left(ctx.attrs.str("direction")).ok()? {
+        return Some(b.binary(TileOp::Shr, a, bits));
+    }
+    let shifted = b.binary(TileOp::Shl, a, bits);
+    Some(b.select(outside, zero, shifted))
 }
 
 static IS_NAN: OpDef = OpDef {

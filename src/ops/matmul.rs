@@ -94,13 +94,16 @@ struct Sizes {
 }
 
 /// Element type the arithmetic runs in: f64 for floats, wrapping i64 for integers.
-trait Number: Copy {
+pub(crate) trait Number: Copy {
     const ZERO: Self;
+    const ONE: Self;
+    /// `self + a * b`.
     fn mul_add(self, a: Self, b: Self) -> Self;
 }
 
 impl Number for f64 {
     const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
     fn mul_add(self, a: Self, b: Self) -> Self {
         self + a * b
     }
@@ -108,6 +111,7 @@ impl Number for f64 {
 
 impl Number for i64 {
     const ZERO: Self = 0;
+    const ONE: Self = 1;
     fn mul_add(self, a: Self, b: Self) -> Self {
         self.wrapping_add(a.wrapping_mul(b))
     }

@@ -100,7 +100,6 @@ fn infer_layer_norm(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
 /// Element type of mean and 1/std: ONNX numbers f32 as 1 and bf16 as 16; 0 is the data's.
 fn stash(attrs: &Attrs, data: DType) -> Result<DType, Diag> {
     match attrs.int_or("stash_type", 1) {
-        1 if data == DType::F64 => Ok(DType::F64),
         1 => Ok(DType::F32),
         16 => Ok(DType::Bf16),
         10 => Ok(DType::F16),

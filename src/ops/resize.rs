@@ -100,7 +100,7 @@ fn axes(attrs: &Attrs, rank: usize) -> Result<Vec<usize>, Diag> {
 
 /// `floor(dim * scale)`; with a symbol only for scales that are fractions of a small power of two.
 fn scaled(dim: &Dim, scale: f64) -> Result<Dim, Diag> {
-    const MAX_DENOMINATOR: f64 = 65536.0;
+    const MAX_SHIFT: u32 = 16;
     if !(scale > 0.0 && scale < 1e9) {
         return Err(attr_error(format!("scale {scale} is out of range")));
     }
@@ -108,10 +108,12 @@ fn scaled(dim: &Dim, scale: f64) -> Result<Dim, Diag> {
         // The product is a 32-bit float by ONNX's shape inference: 10 * 0.7 is 7.
         return Ok(Dim::known((known as f32 * scale as f32).floor() as i64));
     }
-    let numerator = scale * MAX_DENOMINATOR;
-    if numerator.fract() == 0.0 {
-        let product = dim.clone() * Dim::known(numerator as i64);
-        return Ok(product.floor_div(&Dim::known(MAX_DENOMINATOR as i64)));
+    for shift in 0..=MAX_SHIFT {
+        let denominator = 1i64 << shift;
+        let numerator = scale * denominator as f64;
+        if numerator.fract() == 0.0 {
+            return Ok((dim.clone() * Dim::known(numerator as i64)).floor_div(&Dim::known(denominator)));
+        }
     }
     Err(unsupported(format!("a symbolic size cannot be scaled by {scale}"))
         .hint("give sizes, or fix the dimension"))

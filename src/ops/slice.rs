@@ -6,7 +6,7 @@ use crate::common::{
 };
 use crate::content;
 use crate::elements::from_bytes;
-use crate::layout::{by_tables, element_bytes};
+use crate::layout::{by_tables, element_bytes, empty};
 use crate::samples::{any, list, shape_of_rank, values};
 use crate::shapes::{integers, is_given, normal_axes, result_shape, result_types, sizes, unify};
 use partita_ir::diag::Diag;
@@ -140,6 +140,9 @@ fn content_slice(ctx: &InferCtx) -> Option<Vec<Dim>> {
 }
 
 fn eval_slice(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
+    if let Some(empty) = empty(tensor(ctx, 0)?, &result_shape(ctx, infer_slice)?) {
+        return Ok(empty);
+    }
     let known: Vec<Option<(Type, Content)>> = ctx
         .inputs
         .iter()
@@ -427,6 +430,9 @@ fn padded_index(at: i64, size: usize, mode: PadMode) -> Option<usize> {
 
 fn eval_pad(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (x, shape, mode) = (tensor(ctx, 0)?, result_shape(ctx, infer_pad)?, pad_mode(ctx.attrs)?);
+    if let Some(empty) = empty(x, &shape) {
+        return Ok(empty);
+    }
     let given = crate::common::ints_of(ctx, "pads", 1).unwrap_or_default();
     let axes = match crate::common::ints_of(ctx, "axes", 3) {
         Some(axes) => normal_axes(&axes, x.rank())?,

@@ -25,6 +25,14 @@ impl Objective {
             _ => None,
         }
     }
+
+    /// The word used on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Objective::Latency => "latency",
+            Objective::Bottleneck => "throughput",
+        }
+    }
 }
 
 /// How much a solve may spend. Work is counted, not timed, so the same limits give the same answer.

@@ -26,6 +26,8 @@ const HIGHS_TERMS: usize = 12_000;
 const MICROLP_BINARIES: usize = 48;
 /// Share of the work the exact search may take, as a divisor.
 const EXACT_SHARE: u64 = 8;
+/// Share of the work the random orders of the linear split may take, as a divisor.
+const SPLIT_SHARE: u64 = 10;
 /// Annealing chains per stage; a constant, so that threads do not change the answer.
 const CHAINS: u64 = 4;
 
@@ -33,7 +35,7 @@ const CHAINS: u64 = 4;
 pub(crate) fn solve(model: &LoadModel<'_>, limits: &Limits) -> Option<Found> {
     let (bound, _) = load_bound(model.units, model.k);
     let mut state = State { best: None, bound, solver: String::new(), work: 0, searched: false };
-    let starts = starts(model);
+    let starts = starts(model, limits);
     for (name, start) in &starts {
         state.offer(model, start.clone(), name);
     }
@@ -57,11 +59,11 @@ pub(crate) fn solve(model: &LoadModel<'_>, limits: &Limits) -> Option<Found> {
 }
 
 /// Placements to begin with, by name; not all need fit the memory.
-fn starts(model: &LoadModel<'_>) -> Vec<(&'static str, Vec<usize>)> {
+fn starts(model: &LoadModel<'_>, limits: &Limits) -> Vec<(&'static str, Vec<usize>)> {
     let units = model.units;
     let mut starts = Vec::new();
-    for order in std::iter::once(&units.order).chain(&units.more_orders) {
-        starts.extend(dpl::linear_split(model, order).map(|split| ("linear split", split)));
+    for (_, split) in dpl::best_splits(model, limits.seed, limits.work / SPLIT_SHARE, CHAINS as usize) {
+        starts.push(("linear split", split));
     }
     starts.push(("greedy", greedy(model)));
     for d in 0..model.k {

@@ -7,14 +7,52 @@
 //! incoming and outgoing traffic over the best link: an estimate the annealing then corrects.
 
 use crate::load::LoadModel;
+use crate::orders::settle;
+use crate::rng::Rng;
 
 /// Most steps of the innermost loop.
 const MAX_STEPS: f64 = 2.0e8;
+/// Most random orders tried.
+const MAX_RANDOM_ORDERS: u64 = 64;
 /// Most states (counts of used devices per class).
 const MAX_STATES: usize = 4096;
 
+/// The best contiguous splits over the fixed orders, their settled forms, and as many random ones as `work`
+/// allows; the best first, at most `keep` of different value.
+pub(crate) fn best_splits(model: &LoadModel<'_>, seed: u64, work: u64, keep: usize) -> Vec<(f64, Vec<usize>)> {
+    let units = model.units;
+    let mut rng = Rng::new(seed);
+    let mut found: Vec<(f64, Vec<usize>)> = Vec::new();
+    let try_order = |order: &[usize], found: &mut Vec<(f64, Vec<usize>)>| {
+        if let Some(split) = linear_split(model, order) {
+            let value = model.value(&split).unwrap_or(f64::INFINITY);
+            found.push((value, split));
+        }
+    };
+    for order in units.quotient.orders() {
+        try_order(&settle(&order, &units.flows), &mut found);
+        try_order(&order, &mut found);
+    }
+    for _ in 0..(work / split_work(model)).min(MAX_RANDOM_ORDERS) {
+        let order = units.quotient.random(&mut rng);
+        try_order(&settle(&order, &units.flows), &mut found);
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    found.dedup_by(|b, a| a.0 == b.0);
+    found.truncate(keep);
+    found
+}
+
+/// Steps of one split.
+fn split_work(model: &LoadModel<'_>) -> u64 {
+    let classes = classes(model);
+    let n_states = classes.iter().map(|c| c.len() + 1).product::<usize>();
+    let n = model.units.len() as f64;
+    ((n * n / 2.0 * (classes.len() * (n_states + 10)) as f64).min(MAX_STEPS) as u64).max(1)
+}
+
 /// The best contiguous split of an order; `None` when no split fits.
-pub(crate) fn linear_split(model: &LoadModel<'_>, order: &[usize]) -> Option<Vec<usize>> {
+fn linear_split(model: &LoadModel<'_>, order: &[usize]) -> Option<Vec<usize>> {
     let classes = classes(model);
     let n_states = classes.iter().map(|c| c.len() + 1).product::<usize>();
     let chain: Vec<usize> = order.iter().copied().filter(|&u| model.units.candidates[u].len() > 1).collect();

@@ -17,8 +17,11 @@ use crate::schedule::{Schedule, Slot};
 pub(crate) type Place = u32;
 /// The place of nodes outside all subgraphs.
 pub(crate) const CPU: Place = u32::MAX;
-/// Work counted per node and edge of one evaluation.
+/// Work counted per node and edge of one evaluation, and for a move that needs none.
 const WORK_PER_ITEM: u64 = 1;
+const WORK_PER_MOVE: u64 = 10;
+/// Energy per fraction of an accelerator's memory exceeded, relative to the start's latency.
+const OVERFLOW_PRICE: f64 = 1.0;
 /// Annealing chains; a constant, so that threads do not change the answer.
 const CHAINS: u64 = 4;
 
@@ -238,24 +241,28 @@ pub fn solve(instance: &Instance, limits: &Limits) -> Result<Answer, PlaceError>
     instance.to_problem()?;
     let net = Net::new(instance);
     let mut evaluator = Evaluator::new(&net);
-    let mut best: Option<(f64, Vec<Place>, &str)> = None;
-    let mut starts = msr_split::starts(&net);
-    starts.retain(|s| net.fits(s) && (instance.cpus > 0 || !s.contains(&CPU)));
-    for start in &starts {
-        let value = evaluator.latency(&net, start);
-        if value.is_finite() && best.as_ref().is_none_or(|b| value < b.0) {
-            best = Some((value, start.clone(), "linear split"));
-        }
-    }
-    let (mut value, mut place, mut solver) =
-        best.ok_or_else(|| PlaceError::not_found("no contiguous placement that fits the memory was found"))?;
+    let mut starts: Vec<(f64, Vec<Place>)> = msr_split::starts(&net)
+        .into_iter()
+        .filter(|s| net.fits(s) && (instance.cpus > 0 || !s.contains(&CPU)))
+        .map(|s| (evaluator.latency(&net, &s), s))
+        .filter(|s| s.0.is_finite())
+        .collect();
+    starts.sort_by(|a, b| a.0.total_cmp(&b.0));
+    starts.dedup();
+    starts.truncate(CHAINS as usize);
+    let (mut value, mut place) = starts.first().cloned().ok_or_else(|| {
+        PlaceError::not_found("no contiguous placement that fits the memory was found")
+    })?;
+    let mut solver = "linear split";
     let mut work = 0;
-    for (stage, hots) in [(0, [0.05, 0.02, 0.2, 0.01]), (1, [0.03, 0.01, 0.005, 0.002])] {
+    for (stage, hots) in [(0, [0.05, 0.02, 0.5, 0.2]), (1, [0.1, 0.03, 0.01, 0.003])] {
         let each = limits.work / (2 * CHAINS);
-        let runs: Vec<(u64, f64)> =
-            (0..CHAINS).map(|i| (limits.seed + stage * CHAINS + i, hots[i as usize % 4])).collect();
-        let results = in_parallel(&runs, limits.threads, |&(seed, hot)| {
-            Search::new(&net, &place, value, seed).run(each, hot * value)
+        let from = |i: usize| if stage == 0 { &starts[i % starts.len()] } else { &starts[0] };
+        let runs: Vec<(u64, f64, &(f64, Vec<Place>))> = (0..CHAINS)
+            .map(|i| (limits.seed + stage * CHAINS + i, hots[i as usize % 4], from(i as usize)))
+            .collect();
+        let results = in_parallel(&runs, limits.threads, |&(seed, hot, (value, place))| {
+            Search::new(&net, place, *value, seed).run(each, hot * value)
         });
         work += each * CHAINS;
         for (v, p) in results {
@@ -263,6 +270,7 @@ pub fn solve(instance: &Instance, limits: &Limits) -> Result<Answer, PlaceError>
                 (value, place, solver) = (v, p, "annealing");
             }
         }
+        starts[0] = (value, place.clone());
     }
     value = evaluator.latency(&net, &place);
     let tasks = evaluator.slots(&net, &place);
@@ -319,7 +327,9 @@ struct Search<'a> {
     used: Vec<f64>,
     order: Vec<usize>,
     position: Vec<usize>,
-    value: f64,
+    energy: f64,
+    /// Latency of the start.
+    scale: f64,
     best: (f64, Vec<Place>),
     rng: Rng,
 }
@@ -335,18 +345,17 @@ impl<'a> Search<'a> {
         order.iter().enumerate().for_each(|(i, &g)| position[g] = i);
         let best = (value, place.to_vec());
         let (evaluator, place, rng) = (Evaluator::new(net), place.to_vec(), Rng::new(seed));
-        Search { net, evaluator, place, used, order, position, value, best, rng }
+        Search { net, evaluator, place, used, order, position, energy: value, scale: value, best, rng }
     }
 
     fn run(mut self, work: u64, hot: f64) -> (f64, Vec<Place>) {
         let per_step = (self.net.group_of.len() + self.net.instance.edges.len()) as u64 * WORK_PER_ITEM + 1;
-        let cold = self.value * 1e-5;
+        let cold = self.scale * 1e-5;
         let mut spent = 0;
         while spent < work && !self.place.is_empty() {
             let temperature = hot * (cold / hot).powf(spent as f64 / work as f64);
             let moves = self.propose();
-            self.attempt(&moves, temperature);
-            spent += per_step;
+            spent += if self.attempt(&moves, temperature) { per_step } else { WORK_PER_MOVE };
         }
         self.best
     }
@@ -370,8 +379,10 @@ impl<'a> Search<'a> {
     fn propose(&mut self) -> Vec<(usize, Place)> {
         let g = self.rng.below(self.place.len());
         let to = self.random_place(g);
-        if self.rng.below(3) > 0 {
-            return vec![(g, to)];
+        match self.rng.below(8) {
+            0..=3 => return vec![(g, to)],
+            4 => return self.exchange(g),
+            _ => {}
         }
         let length = 2usize << self.rng.below(5);
         let from = self.place[g];
@@ -379,6 +390,14 @@ impl<'a> Search<'a> {
         let first = self.position[g].saturating_sub(back);
         let run = self.order[first..].iter().take(length);
         run.filter(|&&h| self.place[h] == from).map(|&h| (h, to)).collect()
+    }
+
+    /// Swaps the places of a group and of one of another place nearby in the order.
+    fn exchange(&mut self, g: usize) -> Vec<(usize, Place)> {
+        let n = self.order.len();
+        let near = (self.position[g] + n + self.rng.below(65.min(n)) - 32.min(n)) % n;
+        let h = self.order[near];
+        vec![(g, self.place[h]), (h, self.place[g])]
     }
 
     fn set(&mut self, g: usize, to: Place) {
@@ -396,28 +415,36 @@ impl<'a> Search<'a> {
         if to == CPU { self.net.instance.cpus > 0 } else { self.net.supported[g] }
     }
 
-    fn attempt(&mut self, moves: &[(usize, Place)], temperature: f64) {
+    /// Makes a move or not; whether it had to be evaluated.
+    fn attempt(&mut self, moves: &[(usize, Place)], temperature: f64) -> bool {
         let changes: Vec<(usize, Place)> =
             moves.iter().copied().filter(|&(g, to)| self.place[g] != to && self.allowed(g, to)).collect();
         if changes.is_empty() {
-            return;
+            return false;
         }
         let before: Vec<(usize, Place)> = changes.iter().map(|&(g, _)| (g, self.place[g])).collect();
         let used = self.used.clone();
         changes.iter().for_each(|&(g, to)| self.set(g, to));
-        let room = self.net.instance.memory_bytes * (1.0 - 1e-12);
-        if self.used.iter().all(|&m| m <= room) {
-            let value = self.evaluator.latency(self.net, &self.place);
-            let rise = value - self.value;
-            if rise <= 0.0 || self.rng.unit() < (-rise / temperature).exp() {
-                self.value = value;
-                if value < self.best.0 {
-                    self.best = (value, self.place.clone());
-                }
-                return;
+        let value = self.evaluator.latency(self.net, &self.place);
+        let overflow = self.overflow();
+        let energy = value + overflow;
+        let rise = energy - self.energy;
+        if rise <= 0.0 || self.rng.unit() < (-rise / temperature).exp() {
+            self.energy = energy;
+            if overflow == 0.0 && value < self.best.0 {
+                self.best = (value, self.place.clone());
             }
+            return true;
         }
         before.iter().for_each(|&(g, from)| self.place[g] = from);
         self.used = used;
+        true
+    }
+
+    /// The price of memory beyond capacity: searches may pass through it, answers may not.
+    fn overflow(&self) -> f64 {
+        let room = self.net.instance.memory_bytes * (1.0 - 1e-12);
+        let over = self.used.iter().filter(|&&m| m > room).map(|m| 0.02 + (m - room) / room.max(1.0));
+        over.sum::<f64>() * OVERFLOW_PRICE * self.scale
     }
 }

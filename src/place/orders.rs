@@ -5,6 +5,7 @@
 //! level are followed. For a training graph that leaves the forward part.
 
 use crate::problem::Problem;
+use crate::rng::Rng;
 use crate::units::Flow;
 use std::collections::BTreeSet;
 
@@ -12,34 +13,61 @@ use std::collections::BTreeSet;
 const SETTLE_ROUNDS: usize = 4;
 const FAR_SHARE: usize = 20;
 
-/// At least one order, the one that usually cuts least first.
-pub(crate) fn linear_orders(p: &Problem, unit_of_task: &[usize], n_units: usize) -> Vec<Vec<usize>> {
-    let level = unit_levels(p, unit_of_task, n_units);
-    let mut inputs: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); n_units];
-    let mut read = vec![false; n_units];
-    for tensor in &p.tensors {
-        let a = unit_of_task[tensor.producer];
-        for b in tensor.consumers.iter().map(|&c| unit_of_task[c]).filter(|&b| level[a] < level[b]) {
-            inputs[b].insert(a);
-            read[a] = true;
+/// The acyclic part of the quotient: what each unit reads from lower levels, and the units nobody higher reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Quotient {
+    inputs: Vec<Vec<usize>>,
+    sinks: Vec<usize>,
+    by_level: Vec<usize>,
+}
+
+impl Quotient {
+    pub(crate) fn new(p: &Problem, unit_of_task: &[usize], n_units: usize) -> Quotient {
+        let level = unit_levels(p, unit_of_task, n_units);
+        let mut inputs: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); n_units];
+        let mut read = vec![false; n_units];
+        for tensor in &p.tensors {
+            let a = unit_of_task[tensor.producer];
+            for b in tensor.consumers.iter().map(|&c| unit_of_task[c]).filter(|&b| level[a] < level[b]) {
+                inputs[b].insert(a);
+                read[a] = true;
+            }
         }
+        let mut by_level: Vec<usize> = (0..n_units).collect();
+        by_level.sort_by_key(|&u| level[u]);
+        // Sinks by level: what is read late comes late.
+        let sinks = by_level.iter().copied().filter(|&u| !read[u]).collect();
+        Quotient { inputs: inputs.into_iter().map(|set| set.into_iter().collect()).collect(), sinks, by_level }
     }
-    let mut by_level: Vec<usize> = (0..n_units).collect();
-    by_level.sort_by_key(|&u| level[u]);
-    let lists = |reverse: bool| -> Vec<Vec<usize>> {
-        let list = |set: &BTreeSet<usize>| -> Vec<usize> {
-            if reverse { set.iter().rev().copied().collect() } else { set.iter().copied().collect() }
-        };
-        inputs.iter().map(list).collect()
-    };
-    // Sinks by level: what is read late comes late.
-    let sinks: Vec<usize> = by_level.iter().copied().filter(|&u| !read[u]).collect();
-    vec![
-        post_order(&lists(false), &sinks),
-        post_order(&lists(true), &sinks),
-        branch_first_units(p, unit_of_task, n_units),
-        by_level,
-    ]
+
+    /// Depth-first from the sinks, inputs by index.
+    pub(crate) fn post_order(&self) -> Vec<usize> {
+        post_order(&self.inputs, &self.sinks)
+    }
+
+    /// Orders that are always tried, the one that usually cuts least first.
+    pub(crate) fn orders(&self) -> Vec<Vec<usize>> {
+        let mut reversed = self.inputs.clone();
+        reversed.iter_mut().for_each(|list| list.reverse());
+        vec![self.post_order(), post_order(&reversed, &self.sinks), self.by_level.clone()]
+    }
+
+    /// A post-order with every list of inputs, and sometimes the sinks, in a random sequence.
+    pub(crate) fn random(&self, rng: &mut Rng) -> Vec<usize> {
+        let mut inputs = self.inputs.clone();
+        inputs.iter_mut().for_each(|list| shuffle(list, rng));
+        let mut sinks = self.sinks.clone();
+        if rng.below(2) == 0 {
+            shuffle(&mut sinks, rng);
+        }
+        post_order(&inputs, &sinks)
+    }
+}
+
+fn shuffle(list: &mut [usize], rng: &mut Rng) {
+    for i in (1..list.len()).rev() {
+        list.swap(i, rng.below(i + 1));
+    }
 }
 
 /// An order with every unit that is far from its neighbours moved to the weighted median of their places: a
@@ -127,35 +155,6 @@ fn post_order(inputs: &[Vec<usize>], sinks: &[usize]) -> Vec<usize> {
                         stack.push((v, 0));
                     }
                 }
-            }
-        }
-    }
-    order
-}
-
-/// Units by the place of their first task in a topological order that follows one branch as far as it can.
-fn branch_first_units(p: &Problem, unit_of_task: &[usize], n_units: usize) -> Vec<usize> {
-    let n = p.tasks.len();
-    let mut waiting = vec![0usize; n];
-    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); n];
-    for tensor in &p.tensors {
-        for &c in &tensor.consumers {
-            waiting[c] += 1;
-            readers[tensor.producer].push(c);
-        }
-    }
-    let mut stack: Vec<usize> = (0..n).rev().filter(|&t| waiting[t] == 0).collect();
-    let (mut seen, mut order) = (vec![false; n_units], Vec::with_capacity(n_units));
-    while let Some(t) = stack.pop() {
-        let unit = unit_of_task[t];
-        if !seen[unit] {
-            seen[unit] = true;
-            order.push(unit);
-        }
-        for &c in readers[t].iter().rev() {
-            waiting[c] -= 1;
-            if waiting[c] == 0 {
-                stack.push(c);
             }
         }
     }

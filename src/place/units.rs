@@ -3,7 +3,7 @@
 //! A unit is the smallest thing that moves between devices. Tensors of one producer unit that are read by the
 //! same units always cross together, so they are one [`Flow`]. Both reductions keep every placement's value.
 
-use crate::orders::{linear_orders, settle};
+use crate::orders::{Quotient, settle};
 use crate::problem::{CommModel, Problem};
 use std::collections::BTreeMap;
 
@@ -36,8 +36,8 @@ pub(crate) struct Units {
     pub(crate) flows_of_unit: Vec<Vec<usize>>,
     /// Units in a linear order in which neighbours tend to be close.
     pub(crate) order: Vec<usize>,
-    /// Other such orders.
-    pub(crate) more_orders: Vec<Vec<usize>>,
+    /// Where more such orders come from.
+    pub(crate) quotient: Quotient,
 }
 
 impl Units {
@@ -63,10 +63,8 @@ impl Units {
                 flows_of_unit[c].push(f);
             }
         }
-        let mut more_orders = linear_orders(p, &unit_of_task, members.len());
-        let settled: Vec<Vec<usize>> = more_orders.iter().map(|order| settle(order, &flows)).collect();
-        more_orders.extend(settled);
-        let order = more_orders.remove(0);
+        let quotient = Quotient::new(p, &unit_of_task, members.len());
+        let order = settle(&quotient.post_order(), &flows);
         Units {
             unit_of_task,
             members,
@@ -76,7 +74,7 @@ impl Units {
             flows,
             flows_of_unit,
             order,
-            more_orders,
+            quotient,
         }
     }
 

@@ -162,7 +162,13 @@ fn float_two(op: TileOp, x: f32, y: f32) -> Option<Scalar> {
         TileOp::Rem => libm::fmodf(x, y),
         TileOp::Mod => {
             let rest = libm::fmodf(x, y);
-            if rest != 0.0 && (rest < 0.0) != (y < 0.0) { rest + y } else { rest }
+            if rest == 0.0 {
+                rest.copysign(y)
+            } else if (rest < 0.0) != (y < 0.0) {
+                rest + y
+            } else {
+                rest
+            }
         }
         _ => return None,
     };

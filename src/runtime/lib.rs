@@ -23,5 +23,5 @@ pub mod trace;
 pub use driver::{Bound, Driver, DriverFactory, HostKernel, HostKernels, HostType, WeightBytes};
 pub use error::RuntimeError;
 pub use session::{Drivers, OutputBytes, PortInfo, Session, SessionOptions};
-pub use source::PlanSource;
+pub use source::{PlanSource, read_plan};
 pub use trace::{Span, Timeline, TraceRow};

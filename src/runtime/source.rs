@@ -5,6 +5,7 @@ use crate::arena::AlignedBytes;
 use crate::driver::WeightBytes;
 use crate::error::RuntimeError;
 use memmap2::Mmap;
+use partita_plan::check::check;
 use partita_plan::limits::VALUE_ALIGN_BYTES;
 use partita_plan::{Plan, PlanFile};
 use std::fs::File;
@@ -76,6 +77,16 @@ pub(crate) fn open(source: PlanSource, verify_weights: bool) -> Result<(Plan, We
     }
     let copy = AlignedBytes::copy_of(section.as_ref()).ok_or_else(|| short(section.range.len()))?;
     Ok((file.plan, Arc::new(copy)))
+}
+
+/// Reads the plan of a file and checks it; the weights behind it are not read.
+///
+/// # Errors
+/// `R001` the file cannot be read, `L...` when the plan is damaged.
+pub fn read_plan(path: &Path) -> Result<Plan, RuntimeError> {
+    let (plan, _) = open(PlanSource::Path(path.to_path_buf()), false)?;
+    check(&plan)?;
+    Ok(plan)
 }
 
 fn map(path: &Path) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>, RuntimeError> {

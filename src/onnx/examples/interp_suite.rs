@@ -1,5 +1,6 @@
 //! Runs ONNX conformance cases in the reference interpreter: `interp_suite CASES`, one case a line as
-//! `model<TAB>inputs folder<TAB>outputs folder`. Writes `output_<n>.pb` and, last, `status.txt`.
+//! `model<TAB>inputs folder<TAB>outputs folder`; writes `output_<n>.pb` and, last, `status.txt`. Or one case:
+//! `interp_suite MODEL INPUTS OUTPUTS`, with exit code 0 ran, 3 refused as unsupported, 1 wrong.
 
 #![allow(clippy::print_stderr, reason = "a command-line example")]
 
@@ -9,27 +10,45 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Some(cases) = std::env::args().nth(1).and_then(|path| std::fs::read_to_string(path).ok()) else {
-        eprintln!("usage: interp_suite CASES");
-        return ExitCode::from(2);
-    };
-    for line in cases.lines() {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let [model, inputs, outputs] = fields.as_slice() else { continue };
-        let outputs = Path::new(outputs);
-        let status = match std::panic::catch_unwind(|| run(Path::new(model), Path::new(inputs), outputs)) {
-            Ok(Ok(())) => "ok\n".to_owned(),
-            Ok(Err(diags)) => letter(&diags),
-            Err(_) => "panic\n".to_owned(),
-        };
-        let temporary = outputs.join("status.tmp");
-        let written = std::fs::write(&temporary, status)
-            .and_then(|()| std::fs::rename(&temporary, outputs.join("status.txt")));
-        if let Err(error) = written {
-            eprintln!("{}: {error}", outputs.display());
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.as_slice() {
+        [cases] => match std::fs::read_to_string(cases) {
+            Ok(cases) => cases.lines().for_each(batch_line),
+            Err(error) => {
+                eprintln!("{cases}: {error}");
+                return ExitCode::from(2);
+            }
+        },
+        [model, inputs, outputs] => return single(Path::new(model), Path::new(inputs), Path::new(outputs)),
+        _ => {
+            eprintln!("usage: interp_suite CASES, or interp_suite MODEL INPUTS OUTPUTS");
+            return ExitCode::from(2);
         }
     }
     ExitCode::SUCCESS
+}
+
+fn single(model: &Path, inputs: &Path, outputs: &Path) -> ExitCode {
+    let Err(diags) = run(model, inputs, outputs) else { return ExitCode::SUCCESS };
+    diags.iter().for_each(|d| eprintln!("{d}"));
+    ExitCode::from(if diags.iter().any(Diag::is_unsupported) { 3 } else { 1 })
+}
+
+fn batch_line(line: &str) {
+    let fields: Vec<&str> = line.split('\t').collect();
+    let [model, inputs, outputs] = fields.as_slice() else { return };
+    let outputs = Path::new(outputs);
+    let status = match std::panic::catch_unwind(|| run(Path::new(model), Path::new(inputs), outputs)) {
+        Ok(Ok(())) => "ok\n".to_owned(),
+        Ok(Err(diags)) => letter(&diags),
+        Err(_) => "panic\n".to_owned(),
+    };
+    let temporary = outputs.join("status.tmp");
+    let written = std::fs::write(&temporary, status)
+        .and_then(|()| std::fs::rename(&temporary, outputs.join("status.txt")));
+    if let Err(error) = written {
+        eprintln!("{}: {error}", outputs.display());
+    }
 }
 
 fn letter(diags: &[Diag]) -> String {
@@ -62,8 +81,8 @@ fn run(model: &Path, inputs: &Path, outputs: &Path) -> Result<(), Vec<Diag>> {
 fn read_inputs(graph: &Graph, folder: &Path) -> Result<Vec<Tensor>, Diag> {
     let read = |n: usize| {
         let path = folder.join(format!("input_{n}.pb"));
-        let bytes = std::fs::read(&path)
-            .map_err(|e| Diag::new("X003", format!("{}: {e}", path.display())))?;
+        let bytes =
+            std::fs::read(&path).map_err(|e| Diag::new("X003", format!("{}: {e}", path.display())))?;
         tensor_from_pb(Bytes::from_vec(bytes)).map(|(_, tensor)| tensor)
     };
     (0..graph.inputs().len()).map(read).collect()

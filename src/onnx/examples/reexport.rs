@@ -6,7 +6,7 @@
 
 use partita_ir::Diag;
 use partita_onnx::{ExportOptions, Options, load, save_file};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn reexport(from: &PathBuf, to: &PathBuf, options: &Options, external: bool) -> Result<(), Vec<Diag>> {
+fn reexport(from: &Path, to: &Path, options: &Options, external: bool) -> Result<(), Vec<Diag>> {
     let model = load(from, options)?;
     save_file(to, &model.graph, &ExportOptions { external, ..ExportOptions::of(&model) })
 }

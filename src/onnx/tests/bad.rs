@@ -1,5 +1,7 @@
 //! Malformed files get a letter with code, place and hint, and nothing else happens.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use partita_onnx::{Options, load};
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Whatever the bytes, reading them ends with a graph or with letters.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use common::fixture;

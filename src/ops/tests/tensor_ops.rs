@@ -17,6 +17,7 @@ const NAMES: &[&str] = &[
     "conv",
     "conv_transpose",
     "dequantize_linear",
+    "einsum",
     "gemm",
     "global_average_pool",
     "global_lp_pool",
@@ -44,6 +45,7 @@ const NAMES: &[&str] = &[
     "reduce_sum_square",
     "resize",
     "rms_norm",
+    "rotary_embedding",
     "softmax",
     "top_k",
     "upsample",
@@ -94,21 +96,50 @@ fn inference_agrees_with_evaluation() {
 fn inference_with_a_symbol_agrees_once_it_is_bound() {
     each_sample(|row, sample, what| {
         let concrete = infer(row, &sample, &types(&sample)).unwrap();
-        let mut symbolic = types(&sample);
-        let Some((data, _)) = symbolic[0].as_mut() else { return };
-        let sizes = data.known_shape().unwrap();
-        for (axis, &size) in sizes.iter().enumerate() {
-            let mut types = symbolic.clone();
-            if let Some((ty, _)) = types[0].as_mut() {
-                ty.shape[axis] = Dim::symbol("s");
-            }
-            let Ok(inferred) = infer(row, &sample, &types) else { continue };
-            for (with_symbol, known) in inferred.iter().zip(&concrete) {
-                let bound = with_symbol.bind(&|_| Some(size as i64));
-                assert_eq!(bound, *known, "{what}, axis {axis}: {with_symbol}");
+        for (operand, tensor) in sample.inputs.iter().enumerate() {
+            for (axis, &size) in tensor.iter().flat_map(|t| t.shape().iter().enumerate()) {
+                let mut types = types(&sample);
+                if let Some((ty, _)) = types[operand].as_mut() {
+                    ty.shape[axis] = Dim::symbol("s");
+                }
+                // Some sizes must be known, as a kernel's.
+                let Ok(inferred) = infer(row, &sample, &types) else { continue };
+                for (with_symbol, known) in inferred.iter().zip(&concrete) {
+                    let bound = with_symbol.bind(&|_| Some(size as i64));
+                    assert_eq!(bound, *known, "{what}, operand {operand}, axis {axis}: {with_symbol}");
+                }
             }
         }
     });
+}
+
+#[test]
+fn batch_and_sequence_flow_through() {
+    let shape = |name: &str, attrs: Attrs, shapes: &[&[Dim]]| {
+        let types: Vec<Type> = shapes.iter().map(|s| Type::new(DType::F32, s.to_vec())).collect();
+        let operands: Vec<_> = types.iter().map(|ty| Some(Operand { ty, content: None })).collect();
+        infer_op(op(name).unwrap(), &attrs, &operands, 1).unwrap().types[0].to_string()
+    };
+    let [b, s, h] = ["b", "s", "h"].map(Dim::symbol);
+    let n = Dim::known;
+    let heads = [b.clone(), n(12), s.clone(), n(64)];
+    let image = [b.clone(), n(3), h.clone(), h.clone()];
+    let window = Attrs::new().with("strides", vec![2i64, 2]).with("pads", vec![1i64; 4]);
+    let pool = window.clone().with("kernel_shape", vec![3i64, 3]);
+    let same = Attrs::new().with("strides", vec![2i64, 2]).with("auto_pad", "SAME_UPPER");
+    let kernel = [n(8), n(3), n(3), n(3)];
+    let none = Attrs::new;
+    assert_eq!(shape("matmul", none(), &[&[b.clone(), s.clone(), n(8)], &[n(8), n(9)]]), "f32[b, s, 9]");
+    assert_eq!(shape("attention", none(), &[&heads, &heads, &heads]), "f32[b, 12, s, 64]");
+    assert_eq!(shape("softmax", none(), &[&[b.clone(), n(12), s.clone(), s]]), "f32[b, 12, s, s]");
+    let halved = "floordiv(h - 1, 2) + 1";
+    assert_eq!(shape("conv", window, &[&image, &kernel]), format!("f32[b, 8, {halved}, {halved}]"));
+    assert_eq!(shape("max_pool", pool, &[&image]), format!("f32[b, 3, {halved}, {halved}]"));
+    let rounded = "floordiv(h + 1, 2)";
+    assert_eq!(shape("conv", same, &[&image, &kernel]), format!("f32[b, 8, {rounded}, {rounded}]"));
+    assert_eq!(shape("global_average_pool", none(), &[&image]), "f32[b, 3, 1, 1]");
+    let twice = Attrs::new().with("scales", vec![1.0f32, 1.0, 2.0, 0.5]);
+    assert_eq!(shape("resize", twice, &[&image]), "f32[b, 3, 2*h, floordiv(h, 2)]");
 }
 
 #[test]

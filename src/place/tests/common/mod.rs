@@ -1,5 +1,6 @@
 //! Random small problems, brute force, and where the shared instances are.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 use partita_place::{CommModel, Device, Link, Problem, Task, Tensor};
 use proptest::prelude::*;

@@ -1,0 +1,215 @@
+//! Throughput of the kernels, each as a plan of one step on one thread (or `PARTITA_BENCH_THREADS`).
+//!
+//! Throughput counts floating-point operations (or bytes for `gemv`), so "Gelem/s" reads as GFLOP/s (GB/s).
+
+#![allow(unsafe_code, reason = "the peak is measured with vector instructions")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::{Spec, Tensor, bound};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use partita_cpu::CpuFactory;
+use partita_plan::tile::{Lane, TileOp};
+use partita_plan::{ElementType, TileInstr, TileProgram};
+use partita_runtime::driver::DriverFactory;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn threads() -> usize {
+    std::env::var("PARTITA_BENCH_THREADS").ok().and_then(|v| v.parse().ok()).unwrap_or(1)
+}
+
+fn step(c: &mut Criterion, name: &str, work: u64, spec: &Spec, inputs: Vec<Tensor>, output: &[usize]) {
+    let inputs: Vec<_> = inputs.into_iter().map(Some).collect();
+    let bound = Arc::new(bound(spec, &inputs, &[(ElementType::F32, output.to_vec())]));
+    let mut driver = CpuFactory::new(Some(threads())).open(&bound.plan, 0).expect("opens");
+    driver.bind(&bound).expect("binds");
+    for (i, tensor) in inputs.iter().enumerate() {
+        if let Some(tensor) = tensor.as_ref().filter(|t| !t.weight) {
+            driver.upload(i, &tensor.bytes).expect("uploads");
+        }
+    }
+    let mut group = c.benchmark_group("step");
+    group
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(600));
+    group.throughput(Throughput::Elements(work));
+    group.bench_function(name, |b| b.iter(|| driver.launch(0, 0).expect("runs")));
+    group.finish();
+}
+
+fn gemm(c: &mut Criterion, m: usize, k: usize, n: usize, packed: bool) {
+    let b = Tensor::noise(&[k, n], 2);
+    let b = if packed { b.into_weight() } else { b };
+    let work = 2 * (m * n * k) as u64;
+    let name = format!("gemm {m}x{k}x{n}{}", if packed { "" } else { " raw" });
+    step(c, &name, work, &Spec::new("gemm").int("n_own", 2), vec![Tensor::noise(&[m, k], 1), b], &[m, n]);
+}
+
+struct Conv {
+    name: &'static str,
+    inputs: usize,
+    outputs: usize,
+    side: usize,
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+}
+
+fn conv(c: &mut Criterion, case: &Conv) {
+    let &Conv { name, inputs, outputs, side, kernel, stride, groups } = case;
+    let (pad, out) = ((kernel / 2) as i64, side.div_ceil(stride));
+    let spec = Spec::new("conv")
+        .ints("pads", &[pad; 4])
+        .ints("strides", &[stride as i64; 2])
+        .int("group", groups as i64)
+        .int("n_own", 3);
+    let w = Tensor::noise(&[outputs, inputs / groups, kernel, kernel], 2).into_weight();
+    let work = 2 * (outputs * out * out * inputs / groups * kernel * kernel) as u64;
+    let inputs = vec![Tensor::noise(&[1, inputs, side, side], 1), w, Tensor::noise(&[outputs], 3)];
+    step(c, name, work, &spec, inputs, &[1, outputs, out, out]);
+}
+
+fn gelu() -> TileProgram {
+    let instr = |op: TileOp, args: &[u32], float: f64| TileInstr {
+        op: op as i32,
+        lane: Lane::Float as i32,
+        args: args.to_vec(),
+        index: 0,
+        float,
+        int: 0,
+    };
+    let instrs = vec![
+        instr(TileOp::Load, &[], 0.0),
+        instr(TileOp::Const, &[], std::f64::consts::FRAC_1_SQRT_2),
+        instr(TileOp::Mul, &[0, 1], 0.0),
+        instr(TileOp::Erf, &[2], 0.0),
+        instr(TileOp::Const, &[], 1.0),
+        instr(TileOp::Add, &[3, 4], 0.0),
+        instr(TileOp::Const, &[], 0.5),
+        instr(TileOp::Mul, &[0, 6], 0.0),
+        instr(TileOp::Mul, &[7, 5], 0.0),
+    ];
+    TileProgram { inputs: 1, instrs, outputs: vec![8] }
+}
+
+fn matrices(c: &mut Criterion) {
+    for size in [64, 256, 512, 1024] {
+        gemm(c, size, size, size, true);
+    }
+    gemm(c, 512, 512, 512, false);
+    gemm(c, 128, 768, 768, true);
+    gemm(c, 128, 768, 3072, true);
+    gemm(c, 128, 3072, 768, true);
+    gemm(c, 1, 3072, 768, true);
+    gemm(c, 1, 768, 50_257, true);
+    let heads = [12, 128, 64];
+    let spec = Spec::new("attention").float("scale", 0.125);
+    let qkv = (0..3).map(|i| Tensor::noise(&heads, i)).collect();
+    step(c, "attention 12x128x64", 4 * 12 * 128 * 128 * 64, &spec, qkv, &heads);
+}
+
+fn convolutions(c: &mut Criterion) {
+    let case = |name, inputs, outputs, side, kernel, stride, groups| Conv {
+        name,
+        inputs,
+        outputs,
+        side,
+        kernel,
+        stride,
+        groups,
+    };
+    for case in [
+        case("conv 3x3 64-64 56", 64, 64, 56, 3, 1, 1),
+        case("conv 3x3 128-128 28", 128, 128, 28, 3, 1, 1),
+        case("conv 3x3 512-512 7", 512, 512, 7, 3, 1, 1),
+        case("conv 3x3 s2 128-128 56", 128, 128, 56, 3, 2, 1),
+        case("conv 7x7 s2 3-64 224", 3, 64, 224, 7, 2, 1),
+        case("conv 1x1 64-256 56", 64, 256, 56, 1, 1, 1),
+        case("conv 1x1 256-64 56", 256, 64, 56, 1, 1, 1),
+        case("conv 1x1 2048-512 7", 2048, 512, 7, 1, 1, 1),
+        case("conv 1x1 16-96 112", 16, 96, 112, 1, 1, 1),
+        case("conv 1x1 960-160 7", 960, 160, 7, 1, 1, 1),
+        case("depthwise 3x3 96 112", 96, 96, 112, 3, 1, 96),
+        case("depthwise 3x3 s2 96 112", 96, 96, 112, 3, 2, 96),
+        case("depthwise 3x3 384 14", 384, 384, 14, 3, 1, 384),
+        case("depthwise 3x3 960 7", 960, 960, 7, 3, 1, 960),
+        case("depthwise 5x5 96 14", 96, 96, 14, 5, 1, 96),
+    ] {
+        conv(c, &case);
+    }
+}
+
+fn rows(c: &mut Criterion) {
+    let shape = [1536, 128];
+    let elements = 1536 * 128;
+    let x = || vec![Tensor::noise(&shape, 1)];
+    step(c, "softmax 1536x128", elements, &Spec::new("softmax").int("axis", 1), x(), &shape);
+    let norm = vec![Tensor::noise(&[128, 768], 1), Tensor::noise(&[768], 2), Tensor::noise(&[768], 3)];
+    step(c, "layer_norm 128x768", 128 * 768, &Spec::new("layer_norm").int("axis", 1), norm, &[128, 768]);
+    let large = [128, 3072];
+    step(
+        c,
+        "tile gelu 128x3072",
+        128 * 3072,
+        &Spec::new("tile").program(gelu()),
+        vec![Tensor::noise(&large, 1)],
+        &large,
+    );
+    let spec = Spec::new("transpose").ints("perm", &[1, 0, 2]);
+    step(c, "transpose 128x12x64", 128 * 768, &spec, vec![Tensor::noise(&[128, 12, 64], 1)], &[12, 128, 64]);
+    let spec = Spec::new("transpose").ints("perm", &[1, 0]);
+    step(c, "transpose 768x768", 768 * 768, &spec, vec![Tensor::noise(&[768, 768], 1)], &[768, 768]);
+    let spec = Spec::new("pool")
+        .string("mode", "max")
+        .ints("kernel", &[3, 3])
+        .ints("strides", &[2, 2])
+        .ints("pads", &[1; 4]);
+    step(
+        c,
+        "max pool 3x3 s2 64 112",
+        64 * 56 * 56 * 9,
+        &spec,
+        vec![Tensor::noise(&[1, 64, 112, 112], 1)],
+        &[1, 64, 56, 56],
+    );
+    let spec = Spec::new("reduce").string("mode", "mean").ints("axes", &[2, 3]);
+    step(c, "mean 2048x7x7", 2048 * 49, &spec, vec![Tensor::noise(&[1, 2048, 7, 7], 1)], &[1, 2048]);
+}
+
+/// What one core can do: independent fused multiply-adds on registers.
+fn peak(c: &mut Criterion) {
+    const STEPS: usize = 100_000;
+    let mut group = c.benchmark_group("peak");
+    group.throughput(Throughput::Elements((STEPS * 20 * 16 * 2) as u64));
+    group
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(600));
+    #[cfg(target_arch = "x86_64")]
+    if partita_cpu::isa::Isa::detect() == partita_cpu::isa::Isa::Avx512 {
+        // SAFETY: the instruction set was detected.
+        group.bench_function("fma 512 bit", |b| b.iter(|| unsafe { fma_loop(black_box(STEPS)) }));
+    }
+    group.finish();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn fma_loop(steps: usize) -> f32 {
+    use std::arch::x86_64::*;
+    let (scale, shift) = (_mm512_set1_ps(0.999), _mm512_set1_ps(0.001));
+    let mut sums = [_mm512_set1_ps(0.5); 20];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, scale, shift);
+        }
+    }
+    sums.iter().map(|&s| _mm512_reduce_add_ps(s)).sum()
+}
+
+criterion_group!(benches, peak, matrices, convolutions, rows);
+criterion_main!(benches);

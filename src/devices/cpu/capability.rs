@@ -1,0 +1,138 @@
+//! The capability table of the CPU: which kernels it has for which types, and how it packs weights.
+
+use crate::layout::{Layout, pack_conv_a, pack_gemm_b};
+use partita_plan::{ElementType, Kernel};
+
+/// Libraries that compute in f32 and accept f16 and bf16 by conversion.
+const FLOAT_KERNELS: [&str; 8] =
+    ["gemm", "conv", "conv_transpose", "pool", "reduce", "softmax", "layer_norm", "attention"];
+/// Libraries that move elements of any type.
+const MOVEMENT: [&str; 8] = ["transpose", "slice", "expand", "concat", "split", "pad", "copy", "fill"];
+
+fn is_float(dtype: ElementType) -> bool {
+    matches!(dtype, ElementType::F32 | ElementType::F16 | ElementType::Bf16)
+}
+
+fn fits_tile(dtype: ElementType) -> bool {
+    !matches!(dtype, ElementType::F64 | ElementType::U64)
+}
+
+/// Whether this device has `kernel` for operands and results of these types. Omitted operands are left out
+/// of `inputs`.
+pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]) -> bool {
+    let all = || inputs.iter().chain(outputs);
+    match kernel.library.as_str() {
+        "tile" => all().all(|&d| fits_tile(d)),
+        "reference" => true,
+        "gather" => {
+            inputs.first() == outputs.first()
+                && matches!(inputs.get(1), Some(ElementType::I32 | ElementType::I64))
+        }
+        "dims" => outputs.iter().all(|d| !d.is_float()),
+        "reduce" if inputs.first().is_some_and(|d| !d.is_float()) => {
+            let mode = kernel.string("mode").unwrap_or_default();
+            all().all(|d| !d.is_float() && *d != ElementType::U64)
+                && matches!(mode, "sum" | "max" | "min" | "prod")
+        }
+        // Operands of an epilogue may be of any type that tile programs hold.
+        name if FLOAT_KERNELS.contains(&name) => {
+            let own = own_operands(kernel).min(inputs.len());
+            let (own, extra) = inputs.split_at(own);
+            own.iter().chain(outputs).all(|&d| is_float(d)) && extra.iter().all(|&d| fits_tile(d))
+        }
+        name => MOVEMENT.contains(&name),
+    }
+}
+
+/// Operands that belong to the kernel itself, as far as the parameters say.
+fn own_operands(kernel: &Kernel) -> usize {
+    if kernel.program.is_none() {
+        return usize::MAX;
+    }
+    kernel.int("n_own").and_then(|v| usize::try_from(v).ok()).unwrap_or(usize::MAX)
+}
+
+/// Packs constant operand `operand` of `kernel` (row-major bytes of `dtype` and `shape`) the way this
+/// device's kernel reads it. `None` when the kernel reads it as it is.
+pub fn pack(
+    kernel: &Kernel,
+    operand: usize,
+    raw: &[u8],
+    dtype: ElementType,
+    shape: &[usize],
+) -> Option<(String, Vec<u8>)> {
+    if operand != 1 || dtype != ElementType::F32 || shape.contains(&0) {
+        return None;
+    }
+    let (chunks, rest) = raw.as_chunks::<4>();
+    let values: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
+    let count = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
+    if !rest.is_empty() || values.len() != count {
+        return None;
+    }
+    match kernel.library.as_str() {
+        "gemm" => pack_gemm(kernel, &values, shape),
+        "conv" => pack_conv(kernel, &values, shape),
+        _ => None,
+    }
+}
+
+fn pack_gemm(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String, Vec<u8>)> {
+    let &[rows, columns] = shape else { return None };
+    let transposed = kernel.int("trans_b").is_some_and(|v| v != 0);
+    let (k, n) = if transposed { (columns, rows) } else { (rows, columns) };
+    Some((Layout::GemmB { k, n }.to_string(), pack_gemm_b(values, k, n, transposed)))
+}
+
+fn pack_conv(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String, Vec<u8>)> {
+    let groups = usize::try_from(kernel.int("group").unwrap_or(1)).ok()?;
+    let (&channels, rest) = shape.split_first()?;
+    if groups == 0 || !channels.is_multiple_of(groups) || rest.len() < 2 {
+        return None;
+    }
+    let (rows, depth) = (channels / groups, rest.iter().product());
+    // Depthwise kernels read the plain layout.
+    if rows == 1 && rest[0] == 1 && rest.len() <= 3 {
+        return None;
+    }
+    Some((Layout::ConvA { groups, rows, depth }.to_string(), pack_conv_a(values, groups, rows, depth)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partita_plan::Param;
+
+    fn kernel(library: &str, ints: &[(&str, i64)]) -> Kernel {
+        let param = |(name, value): &(&str, i64)| Param {
+            name: (*name).to_owned(),
+            ints: vec![*value],
+            ..Param::default()
+        };
+        Kernel { library: library.to_owned(), params: ints.iter().map(param).collect(), program: None }
+    }
+
+    #[test]
+    fn types_decide() {
+        let (f32, f64, i64) = (ElementType::F32, ElementType::F64, ElementType::I64);
+        assert!(supports(&kernel("gemm", &[]), &[f32, f32], &[f32]));
+        assert!(!supports(&kernel("gemm", &[]), &[i64, i64], &[i64]));
+        assert!(!supports(&kernel("tile", &[]), &[f64], &[f64]));
+        assert!(supports(&kernel("transpose", &[]), &[f64], &[f64]));
+        assert!(supports(&kernel("gather", &[]), &[f64, i64], &[f64]));
+        assert!(!supports(&kernel("unheard_of", &[]), &[f32], &[f32]));
+    }
+
+    #[test]
+    fn weights_are_packed_and_depthwise_ones_are_not() {
+        let raw: Vec<u8> = (0..18).flat_map(|v| (v as f32).to_le_bytes()).collect();
+        let packed = pack(&kernel("gemm", &[]), 1, &raw, ElementType::F32, &[6, 3]);
+        assert_eq!(
+            packed.map(|(layout, bytes)| (layout, bytes.len())),
+            Some(("gemm-b:6x3".into(), 6 * 32 * 4))
+        );
+        assert!(pack(&kernel("conv", &[("group", 2)]), 1, &raw, ElementType::F32, &[2, 1, 3, 3]).is_none());
+        assert!(pack(&kernel("conv", &[("group", 1)]), 1, &raw, ElementType::F32, &[2, 1, 3, 3]).is_some());
+        assert!(pack(&kernel("gemm", &[]), 1, &raw, ElementType::F32, &[6, 4]).is_none());
+    }
+}

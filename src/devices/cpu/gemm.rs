@@ -1,0 +1,363 @@
+//! Matrix product with epilogue: one large product split over the team, few rows streamed straight from B,
+//! or many small products side by side.
+#![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
+
+use crate::blocks::{Block, COLUMNS, ROWS, Thin};
+use crate::epilogue::{Epilogue, Matrix};
+use crate::isa::Isa;
+use crate::layout::{Layout, MR, NR};
+use crate::micro::THIN;
+use crate::pack::{View, pack_a, pack_b, packed_a, packed_b};
+use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, Shared, aligned, parts_for};
+use crate::team::share;
+use partita_plan::ElementType;
+use partita_runtime::error::RuntimeError;
+
+/// Multiply-adds below which another thread does not pay.
+const GRAIN: usize = 200_000;
+
+/// Where B comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    /// Packed when the plan was compiled.
+    Packed(*const f32),
+    /// A matrix in memory.
+    Raw(View),
+}
+
+/// Sizes and operands of one product.
+#[derive(Clone, Copy)]
+pub(crate) struct Product {
+    pub isa: Isa,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: View,
+    pub b: Source,
+    pub c: *mut f32,
+    /// First row of C in the output, for the epilogue.
+    pub row: usize,
+}
+
+// SAFETY: the addresses in it are operands; see `Operand`.
+unsafe impl Send for Product {}
+// SAFETY: as above.
+unsafe impl Sync for Product {}
+
+impl Product {
+    /// B as rows of neighbouring columns: first address, row distance, panel distance.
+    fn streamed(&self) -> Option<(*const f32, usize, usize)> {
+        match self.b {
+            Source::Packed(ptr) => Some((ptr, NR, NR * self.k)),
+            Source::Raw(view) if view.column == 1 => Some((view.ptr, view.row, NR)),
+            Source::Raw(_) => None,
+        }
+    }
+
+    /// Computes columns `from..to` (`from` a multiple of `NR`) without packing anything.
+    unsafe fn thin(&self, epilogue: &Epilogue, from: usize, to: usize, scratch: *mut u8) {
+        let Some((b, b_step, b_panel)) = self.streamed() else { return };
+        let thin = Thin {
+            isa: self.isa,
+            m: self.m,
+            n: to - from,
+            k: self.k,
+            a: self.a,
+            b: b.wrapping_add(from / NR * b_panel),
+            b_step,
+            b_panel,
+            c: self.c.wrapping_add(from),
+            ldc: self.n,
+            post: epilogue.post(self.row, from, self.n),
+        };
+        // SAFETY: the columns lie in C; the operands were checked.
+        unsafe {
+            thin.run();
+            epilogue.apply(self.row, self.m, from, to - from, self.n, scratch);
+        }
+    }
+
+    /// Computes rows `rows` and columns `columns` (both starting at panels) from packed operands.
+    ///
+    /// # Safety
+    /// Both are packed with depth `k`; C and the epilogue's operands cover the area; scratch suffices.
+    pub(crate) unsafe fn area(
+        &self,
+        epilogue: &Epilogue,
+        rows: std::ops::Range<usize>,
+        columns: std::ops::Range<usize>,
+        (a, b): (*const f32, *const f32),
+        scratch: *mut u8,
+    ) {
+        for row in rows.clone().step_by(ROWS) {
+            let m = (rows.end - row).min(ROWS);
+            for column in columns.clone().step_by(COLUMNS) {
+                let n = (columns.end - column).min(COLUMNS);
+                let block = Block {
+                    isa: self.isa,
+                    m,
+                    n,
+                    k: self.k,
+                    a: a.wrapping_add(row * self.k),
+                    b: b.wrapping_add(column * self.k),
+                    c: self.c.wrapping_add(row * self.n + column),
+                    ldc: self.n,
+                    post: epilogue.post(self.row + row, column, self.n),
+                };
+                // SAFETY: the block lies in C; the operands were packed for it.
+                unsafe {
+                    block.run();
+                    epilogue.apply(self.row + row, m, column, n, self.n, scratch);
+                }
+            }
+        }
+    }
+}
+
+/// How a team is cut into a grid over rows and columns of C: the cut with the smallest largest share.
+fn grid(parts: usize, row_panels: usize, column_panels: usize) -> (usize, usize) {
+    let cost = |rows: usize| {
+        let columns = parts / rows;
+        (row_panels.div_ceil(rows) * column_panels.div_ceil(columns), rows)
+    };
+    let rows = (1..=parts).filter(|r| parts.is_multiple_of(*r)).min_by_key(|&r| cost(r)).unwrap_or(1);
+    (rows, parts / rows)
+}
+
+/// One large product.
+struct Single {
+    product: Product,
+    epilogue: Epilogue,
+    members: usize,
+}
+
+impl Single {
+    fn is_thin(&self) -> bool {
+        self.product.m <= THIN && self.product.streamed().is_some()
+    }
+
+    fn parts(&self) -> usize {
+        let p = &self.product;
+        parts_for(p.m.saturating_mul(p.n).saturating_mul(p.k), GRAIN, self.members)
+    }
+
+    fn launch_thin(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
+        let parts = self.parts();
+        cx.run(parts, &|part| {
+            let columns = share(self.product.n, NR, part, parts);
+            if !columns.is_empty() {
+                // SAFETY: members work on different columns.
+                unsafe { self.product.thin(&self.epilogue, columns.start, columns.end, cx.local(part)) };
+            }
+        })
+    }
+}
+
+impl Prepared for Single {
+    fn scratch(&self) -> Scratch {
+        let p = &self.product;
+        let local = aligned(self.epilogue.scratch_bytes());
+        if self.is_thin() {
+            return Scratch { shared: 0, local };
+        }
+        let b = if matches!(p.b, Source::Raw(_)) { packed_b(p.k, p.n) } else { 0 };
+        Scratch { shared: aligned(packed_a(p.m, p.k) * 4) + aligned(b * 4), local }
+    }
+
+    fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
+        if self.is_thin() {
+            return self.launch_thin(cx);
+        }
+        let p = &self.product;
+        let parts = self.parts();
+        let a = Shared(cx.shared.cast::<f32>());
+        let own_b = Shared(cx.shared.wrapping_add(aligned(packed_a(p.m, p.k) * 4)).cast::<f32>());
+        cx.run(parts, &|part| {
+            let rows = share(p.m, MR, part, parts);
+            // SAFETY: members pack different panels into scratch of sufficient size.
+            unsafe { pack_a(p.isa, p.a, rows.start, rows.end, p.k, a.get()) };
+            if let Source::Raw(view) = p.b {
+                let columns = share(p.n, NR, part, parts);
+                // SAFETY: as above.
+                unsafe { pack_b(p.isa, view, columns.start, columns.end, p.k, own_b.get()) };
+            }
+        })?;
+        let (grid_rows, grid_columns) = grid(parts, p.m.div_ceil(MR), p.n.div_ceil(NR));
+        cx.run(parts, &|part| {
+            let rows = share(p.m, MR, part % grid_rows, grid_rows);
+            let columns = share(p.n, NR, part / grid_rows, grid_columns);
+            let b = match p.b {
+                Source::Packed(ptr) => ptr,
+                Source::Raw(_) => own_b.get().cast_const(),
+            };
+            // SAFETY: members compute different parts of C from operands packed above.
+            unsafe { p.area(&self.epilogue, rows, columns, (a.get(), b), cx.local(part)) };
+        })
+    }
+}
+
+/// Many products of the same size.
+struct Batched {
+    /// The product with the operands of the first matrices.
+    product: Product,
+    /// Offsets in elements of A's and B's matrix for every product.
+    offsets: Vec<(usize, usize)>,
+    /// Parts into which the rows of each product are cut.
+    cuts: usize,
+    epilogue: Epilogue,
+    members: usize,
+}
+
+impl Batched {
+    fn of(&self, item: usize) -> Product {
+        let (a, b) = self.offsets[item];
+        let mut product = self.product;
+        product.a.ptr = product.a.ptr.wrapping_add(a);
+        if let Source::Raw(view) = &mut product.b {
+            view.ptr = view.ptr.wrapping_add(b);
+        }
+        product.row = item * product.m;
+        product.c = product.c.wrapping_add(item * product.m * product.n);
+        product
+    }
+
+    /// Part `cut` of the rows of product `item`; `packed` says which B the scratch holds.
+    unsafe fn unit(&self, item: usize, cut: usize, packed: &mut Option<usize>, local: *mut u8) {
+        let p = self.of(item);
+        let a: *mut f32 = local.cast();
+        let b: *mut f32 = local.wrapping_add(aligned(packed_a(p.m, p.k) * 4)).cast();
+        let rest = b.cast::<u8>().wrapping_add(aligned(packed_b(p.k, p.n) * 4));
+        // SAFETY: the scratch was sized for these operands; units are disjoint parts of the output.
+        unsafe {
+            if p.m <= THIN && p.streamed().is_some() {
+                if cut == 0 {
+                    p.thin(&self.epilogue, 0, p.n, rest);
+                }
+                return;
+            }
+            let rows = share(p.m, MR, cut, self.cuts);
+            if rows.is_empty() {
+                return;
+            }
+            let b = match p.b {
+                Source::Packed(ptr) => ptr,
+                Source::Raw(view) => {
+                    if *packed != Some(self.offsets[item].1) {
+                        pack_b(p.isa, view, 0, p.n, p.k, b);
+                        *packed = Some(self.offsets[item].1);
+                    }
+                    b
+                }
+            };
+            pack_a(p.isa, p.a, rows.start, rows.end, p.k, a);
+            p.area(&self.epilogue, rows, 0..p.n, (a, b), rest);
+        }
+    }
+}
+
+impl Prepared for Batched {
+    fn scratch(&self) -> Scratch {
+        let p = &self.product;
+        let local = aligned(packed_a(p.m, p.k) * 4) + aligned(packed_b(p.k, p.n) * 4);
+        Scratch { shared: 0, local: local + aligned(self.epilogue.scratch_bytes()) }
+    }
+
+    fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
+        let p = &self.product;
+        let units = self.offsets.len() * self.cuts;
+        let work = p.m.saturating_mul(p.n).saturating_mul(p.k).saturating_mul(self.offsets.len());
+        let parts = parts_for(work, GRAIN, self.members);
+        cx.run(parts, &|part| {
+            let mut packed = None;
+            for unit in share(units, 1, part, parts) {
+                // SAFETY: members work on different units and own scratch.
+                unsafe { self.unit(unit / self.cuts, unit % self.cuts, &mut packed, cx.local(part)) };
+            }
+        })
+    }
+}
+
+/// Shapes of a product, checked.
+struct Shapes {
+    m: usize,
+    n: usize,
+    k: usize,
+    /// Leading axes of the output.
+    batch: Vec<usize>,
+}
+
+fn shapes(call: &Call<'_>, a: &Operand, b: &Operand, out: &Operand) -> Result<Shapes, RuntimeError> {
+    let ranks = a.shape.len() >= 2 && b.shape.len() >= 2 && out.shape.len() >= 2;
+    call.ensure(ranks, "operands of a product must have two axes at least")?;
+    let last = |o: &Operand, turned: bool| {
+        let (rows, columns) = (o.shape[o.shape.len() - 2], o.shape[o.shape.len() - 1]);
+        if turned { (columns, rows) } else { (rows, columns) }
+    };
+    let packed = b.layout.is_some();
+    let (m, k) = last(a, call.flag("trans_a"));
+    let (b_k, n) = match b.layout {
+        Some(Layout::GemmB { k, n }) => (k, n),
+        Some(Layout::ConvA { .. }) => return Err(call.bad("the weight is packed for another kernel")),
+        None => last(b, call.flag("trans_b")),
+    };
+    call.ensure(a.layout.is_none() && out.layout.is_none(), "only B may be packed")?;
+    call.ensure(!packed || b.shape.len() == 2, "a packed weight must have two axes")?;
+    call.ensure(b_k == k, "the operands differ in depth")?;
+    call.ensure(last(out, false) == (m, n), "the result has the wrong rows or columns")?;
+    let batch = out.shape[..out.shape.len() - 2].to_vec();
+    Ok(Shapes { m, n, k, batch })
+}
+
+/// Offset of the matrix of `operand` for every entry of the batch.
+fn offsets(call: &Call<'_>, operand: &Operand, batch: &[usize]) -> Result<Vec<usize>, RuntimeError> {
+    let rank = operand.shape.len();
+    let map = crate::broadcast::Broadcast::new(&operand.shape[..rank - 2], batch);
+    let map = map.ok_or_else(|| call.bad("the operands' leading axes do not broadcast"))?;
+    let size = operand.shape[rank - 2] * operand.shape[rank - 1];
+    let count = batch.iter().product();
+    let mut all = Vec::with_capacity(count);
+    map.runs(0, count, |_, run| all.extend((0..run.len).map(|i| (run.from + i * run.step) * size)));
+    Ok(all)
+}
+
+/// Prepares a `gemm` step.
+pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
+    let (a, b, out) = (call.input(0)?, call.input(1)?, call.output(0)?);
+    call.ensure([a, b, out].iter().all(|o| o.dtype == ElementType::F32), "products are computed in f32")?;
+    let Shapes { mut m, n, k, batch } = shapes(call, a, b, out)?;
+    let n_own = call.kernel.int("n_own").map_or(2, |v| usize::try_from(v).unwrap_or(2));
+    let turned = call.flag("trans_a");
+    let mut count: usize = batch.iter().product();
+    let a_offsets = offsets(call, a, &batch)?;
+    let b_offsets = if b.layout.is_some() { vec![0; count] } else { offsets(call, b, &batch)? };
+    let dense_a = a_offsets.iter().enumerate().all(|(i, &o)| o == i * m * k);
+    let one_b = b_offsets.iter().all(|&o| o == 0);
+    if count > 1 && one_b && dense_a && !turned {
+        m *= count;
+        count = 1;
+    }
+    let matrix = Matrix { columns: n, rows: m };
+    let epilogue = Epilogue::new(call, n_own, matrix, None)?;
+    let b_view = View::new(b.f32(), k, n, call.flag("trans_b"));
+    let source = if b.layout.is_some() { Source::Packed(b.f32()) } else { Source::Raw(b_view) };
+    let product = Product {
+        isa: call.isa,
+        m,
+        n,
+        k,
+        a: View::new(a.f32(), m, k, turned),
+        b: source,
+        c: out.f32(),
+        row: 0,
+    };
+    let members = call.members;
+    if count == 0 || m == 0 || n == 0 {
+        return Ok(Box::new(crate::reference::Nothing));
+    }
+    if count == 1 {
+        return Ok(Box::new(Single { product, epilogue, members }));
+    }
+    let cuts = if count >= members { 1 } else { members.div_ceil(count).min(m.div_ceil(MR)) };
+    let offsets = a_offsets.into_iter().zip(b_offsets).collect();
+    Ok(Box::new(Batched { product, offsets, cuts, epilogue, members }))
+}

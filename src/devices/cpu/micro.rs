@@ -1,0 +1,377 @@
+//! Micro-kernels: a tile of up to `MR` x `NR` results stays in registers while K runs.
+//!
+//! All instruction sets read the same panels: A as K columns of `MR` floats, B as K rows of `NR` floats.
+//! AVX-512 holds the whole tile (24 accumulators), AVX2 a quarter (6 x 16), the portable form 4 x 8 or 4 x 16.
+//! The strided form reads A and B where they are; it serves up to `THIN` rows.
+#![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
+
+use crate::isa::Isa;
+use crate::layout::{MR, NR};
+
+/// Most rows of the strided form.
+pub(crate) const THIN: usize = 4;
+
+/// What is added to a finished result and how it is bounded, before it is stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Post {
+    /// One value per row of the block, or null.
+    pub row_bias: *const f32,
+    /// One value per column of the block, or null.
+    pub column_bias: *const f32,
+    /// A value for every result, with the result's row distance, or null.
+    pub residual: *const f32,
+    /// Bounds; infinite when there are none.
+    pub low: f32,
+    pub high: f32,
+    /// Whether anything above is set.
+    pub active: bool,
+}
+
+impl Post {
+    /// Nothing is added or bounded.
+    pub(crate) const NONE: Self = Self {
+        row_bias: std::ptr::null(),
+        column_bias: std::ptr::null(),
+        residual: std::ptr::null(),
+        low: f32::NEG_INFINITY,
+        high: f32::INFINITY,
+        active: false,
+    };
+
+    /// The same for the block that starts at `row` and `column`.
+    pub(crate) fn at(&self, row: usize, column: usize, ldc: usize) -> Self {
+        let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
+        Self {
+            row_bias: shift(self.row_bias, row),
+            column_bias: shift(self.column_bias, column),
+            residual: shift(self.residual, row * ldc + column),
+            ..*self
+        }
+    }
+}
+
+/// One call of a micro-kernel.
+pub(crate) struct Micro {
+    pub k: usize,
+    pub a: *const f32,
+    /// Distance of two rows and of two columns of A (the strided form only).
+    pub a_row: usize,
+    pub a_step: usize,
+    pub b: *const f32,
+    /// Distance of two rows of B (the strided form only).
+    pub b_step: usize,
+    pub c: *mut f32,
+    pub ldc: usize,
+    /// Columns of the tile, 1..=NR.
+    pub cols: usize,
+    /// Adds to C instead of overwriting it.
+    pub add: bool,
+    pub post: Post,
+}
+
+type Kernel = unsafe fn(&Micro);
+
+macro_rules! table {
+    ($f:ident, $packed:literal) => {
+        [
+            $f::<1, $packed>,
+            $f::<2, $packed>,
+            $f::<3, $packed>,
+            $f::<4, $packed>,
+            $f::<5, $packed>,
+            $f::<6, $packed>,
+            $f::<7, $packed>,
+            $f::<8, $packed>,
+            $f::<9, $packed>,
+            $f::<10, $packed>,
+            $f::<11, $packed>,
+            $f::<12, $packed>,
+        ]
+    };
+}
+
+static PORTABLE: [Kernel; MR] = table!(portable, true);
+static PORTABLE_THIN: [Kernel; MR] = table!(portable, false);
+#[cfg(target_arch = "x86_64")]
+static AVX2: [Kernel; MR] = table!(avx2, true);
+#[cfg(target_arch = "x86_64")]
+static AVX2_THIN: [Kernel; MR] = table!(avx2, false);
+#[cfg(target_arch = "x86_64")]
+static AVX512: [Kernel; MR] = table!(avx512, true);
+#[cfg(target_arch = "x86_64")]
+static AVX512_THIN: [Kernel; MR] = table!(avx512, false);
+
+/// The micro-kernels over panels; entry `r - 1` serves r rows.
+pub(crate) fn kernels(isa: Isa) -> &'static [Kernel; MR] {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &AVX512,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &AVX2,
+        _ => &PORTABLE,
+    }
+}
+
+/// The micro-kernels over strided operands.
+pub(crate) fn thin_kernels(isa: Isa) -> &'static [Kernel; MR] {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &AVX512_THIN,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &AVX2_THIN,
+        _ => &PORTABLE_THIN,
+    }
+}
+
+impl Micro {
+    #[inline(always)]
+    fn strides<const PACKED: bool>(&self) -> (usize, usize, usize) {
+        if PACKED { (1, MR, NR) } else { (self.a_row, self.a_step, self.b_step) }
+    }
+
+    /// Stores `count` sums of row `row` from column `column` on, one by one.
+    #[inline(always)]
+    unsafe fn store(&self, row: usize, column: usize, sums: *const f32, count: usize) {
+        for j in 0..count {
+            // SAFETY: the row and column lie in the tile, which lies in C.
+            unsafe {
+                let c = self.c.add(row * self.ldc + column + j);
+                let mut value = *sums.add(j);
+                if self.add {
+                    value += *c;
+                }
+                if self.post.active {
+                    value = self.finish(row, column + j, value);
+                }
+                *c = value;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(&self, row: usize, column: usize, mut value: f32) -> f32 {
+        let post = &self.post;
+        // SAFETY: operands have the extent of the block.
+        unsafe {
+            if !post.row_bias.is_null() {
+                value += *post.row_bias.add(row);
+            }
+            if !post.column_bias.is_null() {
+                value += *post.column_bias.add(column);
+            }
+            if !post.residual.is_null() {
+                value += *post.residual.add(row * self.ldc + column);
+            }
+        }
+        let value = if value > post.low { value } else { post.low };
+        if value < post.high { value } else { post.high }
+    }
+}
+
+/// Columns the portable form holds in registers.
+const WIDTH: usize = if cfg!(target_arch = "aarch64") { 16 } else { 8 };
+
+unsafe fn portable<const R: usize, const PACKED: bool>(m: &Micro) {
+    for row in (0..R).step_by(4) {
+        for column in (0..m.cols).step_by(WIDTH) {
+            // SAFETY: rows and columns lie in the tile.
+            unsafe {
+                match R - row {
+                    1 => portable_part::<1, PACKED>(m, row, column),
+                    2 => portable_part::<2, PACKED>(m, row, column),
+                    3 => portable_part::<3, PACKED>(m, row, column),
+                    _ => portable_part::<4, PACKED>(m, row, column),
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn portable_part<const R: usize, const PACKED: bool>(m: &Micro, row: usize, column: usize) {
+    const FMA: bool = crate::isa::PORTABLE_FMA;
+    let (a_row, a_step, b_step) = m.strides::<PACKED>();
+    let count = (m.cols - column).min(WIDTH);
+    let mut sums = [[0f32; WIDTH]; R];
+    let (mut a, mut b) = (m.a.wrapping_add(row * a_row), m.b.wrapping_add(column));
+    for _ in 0..m.k {
+        let mut line = [0f32; WIDTH];
+        // SAFETY: panels are padded to NR columns; strided operands have `count` columns here.
+        unsafe { std::ptr::copy_nonoverlapping(b, line.as_mut_ptr(), if PACKED { WIDTH } else { count }) };
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: A has R rows from `row` on.
+            let value = unsafe { *a.add(r * a_row) };
+            for (sum, &b) in sums.iter_mut().zip(&line) {
+                *sum = crate::math::fma::<FMA>(value, b, *sum);
+            }
+        }
+        a = a.wrapping_add(a_step);
+        b = b.wrapping_add(b_step);
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        // SAFETY: the row and the columns lie in the tile.
+        unsafe { m.store(row + r, column, sums.as_ptr(), count) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const R: usize, const PACKED: bool>(m: &Micro) {
+    for row in (0..R).step_by(6) {
+        for column in (0..m.cols).step_by(16) {
+            // SAFETY: rows and columns lie in the tile.
+            unsafe {
+                match R - row {
+                    1 => avx2_part::<1, PACKED>(m, row, column),
+                    2 => avx2_part::<2, PACKED>(m, row, column),
+                    3 => avx2_part::<3, PACKED>(m, row, column),
+                    4 => avx2_part::<4, PACKED>(m, row, column),
+                    5 => avx2_part::<5, PACKED>(m, row, column),
+                    _ => avx2_part::<6, PACKED>(m, row, column),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_part<const R: usize, const PACKED: bool>(m: &Micro, row: usize, column: usize) {
+    use std::arch::x86_64::*;
+    let (a_row, a_step, b_step) = m.strides::<PACKED>();
+    let count = (m.cols - column).min(16);
+    // SAFETY: as in `portable_part`; partial strided rows are read through masks.
+    unsafe {
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        let low_mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lanes);
+        let high_mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32 - 8), lanes);
+        let mut sums = [[_mm256_setzero_ps(); 2]; R];
+        let (mut a, mut b) = (m.a.wrapping_add(row * a_row), m.b.wrapping_add(column));
+        for _ in 0..m.k {
+            let (low, high) = if PACKED || count == 16 {
+                (_mm256_loadu_ps(b), _mm256_loadu_ps(b.wrapping_add(8)))
+            } else {
+                (_mm256_maskload_ps(b, low_mask), _mm256_maskload_ps(b.wrapping_add(8), high_mask))
+            };
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let value = _mm256_set1_ps(*a.add(r * a_row));
+                sums[0] = _mm256_fmadd_ps(value, low, sums[0]);
+                sums[1] = _mm256_fmadd_ps(value, high, sums[1]);
+            }
+            a = a.wrapping_add(a_step);
+            b = b.wrapping_add(b_step);
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            if count == 16 {
+                avx2_store(m, row + r, column, sums[0]);
+                avx2_store(m, row + r, column + 8, sums[1]);
+            } else {
+                let mut line = [0f32; 16];
+                _mm256_storeu_ps(line.as_mut_ptr(), sums[0]);
+                _mm256_storeu_ps(line.as_mut_ptr().add(8), sums[1]);
+                m.store(row + r, column, line.as_ptr(), count);
+            }
+        }
+    }
+}
+
+/// Stores eight results.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2_store(m: &Micro, row: usize, column: usize, mut value: std::arch::x86_64::__m256) {
+    use std::arch::x86_64::*;
+    let (post, at) = (&m.post, row * m.ldc + column);
+    // SAFETY: eight columns from `column` on lie in the tile, and operands have the extent of the block.
+    unsafe {
+        let c = m.c.add(at);
+        if m.add {
+            value = _mm256_add_ps(value, _mm256_loadu_ps(c));
+        }
+        if post.active {
+            if !post.row_bias.is_null() {
+                value = _mm256_add_ps(value, _mm256_set1_ps(*post.row_bias.add(row)));
+            }
+            if !post.column_bias.is_null() {
+                value = _mm256_add_ps(value, _mm256_loadu_ps(post.column_bias.add(column)));
+            }
+            if !post.residual.is_null() {
+                value = _mm256_add_ps(value, _mm256_loadu_ps(post.residual.add(at)));
+            }
+            value = _mm256_max_ps(value, _mm256_set1_ps(post.low));
+            value = _mm256_min_ps(value, _mm256_set1_ps(post.high));
+        }
+        _mm256_storeu_ps(c, value);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn avx512<const R: usize, const PACKED: bool>(m: &Micro) {
+    use std::arch::x86_64::*;
+    let (a_row, a_step, b_step) = m.strides::<PACKED>();
+    let mask = if m.cols >= NR { u32::MAX } else { (1u32 << m.cols) - 1 };
+    let masks = [mask as u16, (mask >> 16) as u16];
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    let (mut a, mut b) = (m.a, m.b);
+    // SAFETY: panels are padded; strided rows of B are read through masks; A has R rows.
+    unsafe {
+        for _ in 0..m.k {
+            let (low, high) = if PACKED {
+                (_mm512_loadu_ps(b), _mm512_loadu_ps(b.wrapping_add(16)))
+            } else {
+                (_mm512_maskz_loadu_ps(masks[0], b), _mm512_maskz_loadu_ps(masks[1], b.wrapping_add(16)))
+            };
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let value = _mm512_set1_ps(*a.add(r * a_row));
+                sums[0] = _mm512_fmadd_ps(value, low, sums[0]);
+                sums[1] = _mm512_fmadd_ps(value, high, sums[1]);
+            }
+            a = a.wrapping_add(a_step);
+            b = b.wrapping_add(b_step);
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            avx512_store(m, r, 0, masks[0], sums[0]);
+            if masks[1] != 0 {
+                avx512_store(m, r, 16, masks[1], sums[1]);
+            }
+        }
+    }
+}
+
+/// Stores up to sixteen results.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn avx512_store(
+    m: &Micro,
+    row: usize,
+    column: usize,
+    mask: u16,
+    mut value: std::arch::x86_64::__m512,
+) {
+    use std::arch::x86_64::*;
+    let (post, at) = (&m.post, row * m.ldc + column);
+    // SAFETY: the lanes of the mask lie in the tile, and operands have the extent of the block.
+    unsafe {
+        let c = m.c.wrapping_add(at);
+        if m.add {
+            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, c));
+        }
+        if post.active {
+            if !post.row_bias.is_null() {
+                value = _mm512_add_ps(value, _mm512_set1_ps(*post.row_bias.add(row)));
+            }
+            if !post.column_bias.is_null() {
+                let bias = _mm512_maskz_loadu_ps(mask, post.column_bias.wrapping_add(column));
+                value = _mm512_add_ps(value, bias);
+            }
+            if !post.residual.is_null() {
+                value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, post.residual.wrapping_add(at)));
+            }
+            value = _mm512_max_ps(value, _mm512_set1_ps(post.low));
+            value = _mm512_min_ps(value, _mm512_set1_ps(post.high));
+        }
+        _mm512_mask_storeu_ps(c, mask, value);
+    }
+}

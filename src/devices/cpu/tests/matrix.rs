@@ -1,0 +1,367 @@
+//! Products and convolutions against naive loops.
+
+mod common;
+
+use common::{Spec, Tensor, check_f32};
+use partita_plan::tile::{Lane, TileOp};
+use partita_plan::{TileInstr, TileProgram};
+use proptest::prelude::*;
+
+fn instr(op: TileOp, args: &[u32], index: u32, float: f64) -> TileInstr {
+    TileInstr { op: op as i32, lane: Lane::Float as i32, args: args.to_vec(), index, float, int: 0 }
+}
+
+/// `max(x + e1, 0)` runs in registers, `sigmoid(x + e1)` through the interpreter.
+fn epilogue(kind: usize) -> Option<TileProgram> {
+    let load = |i| instr(TileOp::Load, &[], i, 0.0);
+    let (instrs, out) = match kind {
+        1 => (
+            vec![
+                load(0),
+                load(1),
+                instr(TileOp::Add, &[0, 1], 0, 0.0),
+                instr(TileOp::Const, &[], 0, 0.0),
+                instr(TileOp::Max, &[2, 3], 0, 0.0),
+            ],
+            4,
+        ),
+        2 => (
+            vec![load(0), load(1), instr(TileOp::Add, &[1, 0], 0, 0.0), instr(TileOp::Sigmoid, &[2], 0, 0.0)],
+            3,
+        ),
+        _ => return None,
+    };
+    Some(TileProgram { inputs: 2, instrs, outputs: vec![out] })
+}
+
+fn finish(kind: usize, value: f64, extra: f64) -> f64 {
+    match kind {
+        1 => (value + extra).max(0.0),
+        2 => 1.0 / (1.0 + (-(value + extra)).exp()),
+        _ => value,
+    }
+}
+
+struct Gemm {
+    batch: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    trans: (bool, bool),
+    b_batched: bool,
+    packed: bool,
+    kind: usize,
+    /// Shape of the epilogue's operand: 0 row, 1 column, 2 full, 3 scalar.
+    extra: usize,
+}
+
+fn gemm(case: &Gemm) {
+    let &Gemm { batch, m, n, k, trans, b_batched, packed, kind, extra } = case;
+    let a_shape = if trans.0 { [batch, k, m] } else { [batch, m, k] };
+    let b_matrix = if trans.1 { [n, k] } else { [k, n] };
+    let b_shape = if b_batched { vec![batch, b_matrix[0], b_matrix[1]] } else { b_matrix.to_vec() };
+    let (a, b) = (Tensor::noise(&a_shape, 1), Tensor::noise(&b_shape, 2));
+    let e_shape = [vec![m, 1], vec![n], vec![batch, m, n], vec![1]][extra].clone();
+    let e = Tensor::noise(&e_shape, 3);
+    let (av, bv, ev) = (a.values(), b.values(), e.values());
+    let mut want = vec![];
+    for g in 0..batch {
+        for i in 0..m {
+            for j in 0..n {
+                let b_base = if b_batched { g * k * n } else { 0 };
+                let sum: f64 = (0..k)
+                    .map(|p| {
+                        let x = av[g * m * k + if trans.0 { p * m + i } else { i * k + p }];
+                        let y = bv[b_base + if trans.1 { j * k + p } else { p * n + j }];
+                        f64::from(x) * f64::from(y)
+                    })
+                    .sum();
+                let at = [i, j, (g * m + i) * n + j, 0][extra];
+                want.push(finish(kind, sum, f64::from(ev[at])));
+            }
+        }
+    }
+    let mut spec =
+        Spec::new("gemm").int("trans_a", trans.0.into()).int("trans_b", trans.1.into()).int("n_own", 2);
+    let b = if packed { b.into_weight() } else { b };
+    let mut inputs = vec![Some(a), Some(b)];
+    if let Some(program) = epilogue(kind) {
+        spec = spec.program(program);
+        inputs.push(Some(e));
+    }
+    check_f32(&spec, &inputs, &[batch, m, n], &want);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn products_match(
+        batch in 1usize..4, m in 1usize..40, n in 1usize..70, k in 1usize..50,
+        trans in any::<(bool, bool)>(), b_batched in any::<bool>(), packed in any::<bool>(),
+        kind in 0usize..3, extra in 0usize..4,
+    ) {
+        gemm(&Gemm { batch, m, n, k, trans, b_batched, packed: packed && !b_batched, kind, extra });
+    }
+}
+
+#[test]
+fn large_products_match() {
+    for (m, n, k, packed) in
+        [(250, 600, 300, true), (1, 1000, 513, true), (3, 129, 700, false), (130, 33, 1, false)]
+    {
+        for kind in 0..3 {
+            gemm(&Gemm {
+                batch: 1,
+                m,
+                n,
+                k,
+                trans: (false, false),
+                b_batched: false,
+                packed,
+                kind,
+                extra: 1,
+            });
+        }
+    }
+    gemm(&Gemm {
+        batch: 2,
+        m: 300,
+        n: 300,
+        k: 70,
+        trans: (false, true),
+        b_batched: true,
+        packed: false,
+        kind: 2,
+        extra: 2,
+    });
+}
+
+#[test]
+fn empty_depth_gives_zero() {
+    let spec = Spec::new("gemm").int("n_own", 2);
+    check_f32(
+        &spec,
+        &[Some(Tensor::noise(&[5, 0], 1)), Some(Tensor::noise(&[0, 7], 1))],
+        &[5, 7],
+        &[0.0; 35],
+    );
+    check_f32(&spec, &[Some(Tensor::noise(&[1, 0], 1)), Some(Tensor::noise(&[0, 7], 1))], &[1, 7], &[0.0; 7]);
+}
+
+/// Geometry of a convolution over any number of axes.
+#[derive(Clone, Debug)]
+struct Conv {
+    batch: usize,
+    groups: usize,
+    inputs: usize,
+    outputs: usize,
+    input: Vec<usize>,
+    kernel: Vec<usize>,
+    stride: Vec<usize>,
+    dilation: Vec<usize>,
+    pads: Vec<usize>,
+    packed: bool,
+    kind: usize,
+}
+
+impl Conv {
+    fn output(&self) -> Option<Vec<usize>> {
+        let axes = self.input.len();
+        (0..axes)
+            .map(|i| {
+                let padded = self.input[i] + self.pads[i] + self.pads[axes + i];
+                let reach = (self.kernel[i] - 1) * self.dilation[i] + 1;
+                padded.checked_sub(reach).map(|rest| rest / self.stride[i] + 1)
+            })
+            .collect()
+    }
+
+    fn spec(&self, library: &str) -> Spec {
+        let ints = |v: &[usize]| v.iter().map(|&v| v as i64).collect::<Vec<_>>();
+        let spec = Spec::new(library)
+            .ints("strides", &ints(&self.stride))
+            .ints("pads", &ints(&self.pads))
+            .ints("dilations", &ints(&self.dilation))
+            .int("group", self.groups as i64)
+            .int("n_own", 3);
+        match epilogue(self.kind) {
+            Some(program) => spec.program(program),
+            None => spec,
+        }
+    }
+
+    /// Calls `each(image position, out position, tap)` for every tap that is not padding.
+    fn taps(&self, out: &[usize], mut each: impl FnMut(usize, usize, usize)) {
+        let (plane, taps): (usize, usize) = (out.iter().product(), self.kernel.iter().product());
+        for position in 0..plane {
+            for tap in 0..taps {
+                let (mut rest_o, mut rest_t, mut at, mut scale, mut inside) = (position, tap, 0, 1, true);
+                for i in (0..out.len()).rev() {
+                    let (o, t) = (rest_o % out[i], rest_t % self.kernel[i]);
+                    rest_o /= out[i];
+                    rest_t /= self.kernel[i];
+                    let x = (o * self.stride[i] + t * self.dilation[i]).checked_sub(self.pads[i]);
+                    match x.filter(|&x| x < self.input[i]) {
+                        Some(x) => at += x * scale,
+                        None => inside = false,
+                    }
+                    scale *= self.input[i];
+                }
+                if inside {
+                    each(at, position, tap);
+                }
+            }
+        }
+    }
+
+    fn check(&self) {
+        let Some(out) = self.output() else { return };
+        let (ci, co) = (self.inputs * self.groups, self.outputs * self.groups);
+        let shape = |n: usize, c: usize, rest: &[usize]| [&[n, c], rest].concat();
+        let x = Tensor::noise(&shape(self.batch, ci, &self.input), 1);
+        let w = Tensor::noise(&shape(co, self.inputs, &self.kernel), 2);
+        let bias = Tensor::noise(&[co], 3);
+        let y_shape = shape(self.batch, co, &out);
+        let extra = Tensor::noise(&y_shape, 4);
+        let (xv, wv, bv, ev) = (x.values(), w.values(), bias.values(), extra.values());
+        let (in_plane, out_plane): (usize, usize) = (self.input.iter().product(), out.iter().product());
+        let taps: usize = self.kernel.iter().product();
+        let mut sums = vec![0f64; self.batch * co * out_plane];
+        self.taps(&out, |at, position, tap| {
+            for n in 0..self.batch {
+                for o in 0..co {
+                    for i in 0..self.inputs {
+                        let channel = o / self.outputs * self.inputs + i;
+                        let a = f64::from(xv[(n * ci + channel) * in_plane + at]);
+                        let b = f64::from(wv[(o * self.inputs + i) * taps + tap]);
+                        sums[(n * co + o) * out_plane + position] += a * b;
+                    }
+                }
+            }
+        });
+        let biased = |(i, s): (usize, &f64)| {
+            finish(self.kind, s + f64::from(bv[i / out_plane % co]), f64::from(ev[i]))
+        };
+        let want: Vec<f64> = sums.iter().enumerate().map(biased).collect();
+        let w = if self.packed { w.into_weight() } else { w };
+        let mut inputs = vec![Some(x), Some(w), Some(bias)];
+        if self.kind > 0 {
+            inputs.push(Some(extra));
+        }
+        check_f32(&self.spec("conv"), &inputs, &y_shape, &want);
+    }
+
+    /// The transposed convolution: `input` is the larger side here too.
+    fn check_transposed(&self) {
+        let Some(small) = self.output() else { return };
+        let (ci, co) = (self.inputs * self.groups, self.outputs * self.groups);
+        let shape = |n: usize, c: usize, rest: &[usize]| [&[n, c], rest].concat();
+        let x = Tensor::noise(&shape(self.batch, ci, &small), 1);
+        let w = Tensor::noise(&shape(ci, self.outputs, &self.kernel), 2);
+        let bias = Tensor::noise(&[co], 3);
+        let y_shape = shape(self.batch, co, &self.input);
+        let extra = Tensor::noise(&y_shape, 4);
+        let (xv, wv, bv, ev) = (x.values(), w.values(), bias.values(), extra.values());
+        let (large, little): (usize, usize) = (self.input.iter().product(), small.iter().product());
+        let taps: usize = self.kernel.iter().product();
+        let mut sums = vec![0f64; self.batch * co * large];
+        self.taps(&small, |at, position, tap| {
+            for n in 0..self.batch {
+                for i in 0..ci {
+                    for o in 0..self.outputs {
+                        let channel = i / self.inputs * self.outputs + o;
+                        let a = f64::from(xv[(n * ci + i) * little + position]);
+                        let b = f64::from(wv[(i * self.outputs + o) * taps + tap]);
+                        sums[(n * co + channel) * large + at] += a * b;
+                    }
+                }
+            }
+        });
+        let biased =
+            |(i, s): (usize, &f64)| finish(self.kind, s + f64::from(bv[i / large % co]), f64::from(ev[i]));
+        let want: Vec<f64> = sums.iter().enumerate().map(biased).collect();
+        let mut inputs = vec![Some(x), Some(w), Some(bias)];
+        if self.kind > 0 {
+            inputs.push(Some(extra));
+        }
+        check_f32(&self.spec("conv_transpose"), &inputs, &y_shape, &want);
+    }
+}
+
+fn conv() -> impl Strategy<Value = Conv> {
+    let axis = (1usize..12, 1usize..4, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
+    let axes = prop::collection::vec(axis, 1..4);
+    (1usize..3, 1usize..3, 1usize..5, 1usize..16, axes, any::<bool>(), 0usize..3).prop_map(
+        |(batch, groups, inputs, outputs, axes, packed, kind)| Conv {
+            batch,
+            groups,
+            inputs,
+            outputs,
+            input: axes.iter().map(|a| a.0).collect(),
+            kernel: axes.iter().map(|a| a.1).collect(),
+            stride: axes.iter().map(|a| a.2).collect(),
+            dilation: axes.iter().map(|a| a.3).collect(),
+            pads: axes.iter().map(|a| a.4).chain(axes.iter().map(|a| a.5)).collect(),
+            packed,
+            kind,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(80))]
+    #[test]
+    fn convolutions_match(case in conv()) {
+        case.check();
+    }
+
+    #[test]
+    fn transposed_convolutions_match(case in conv()) {
+        case.check_transposed();
+    }
+
+    #[test]
+    fn depthwise_convolutions_match(case in conv(), channels in 1usize..7, square in 0usize..3) {
+        let axes = case.input.len().min(2);
+        let cut = |v: &[usize]| v[..axes].to_vec();
+        let kernel = if square > 0 { vec![2 * square + 1; axes] } else { cut(&case.kernel) };
+        let pads = [cut(&case.pads), cut(&case.pads[case.input.len()..])].concat();
+        Conv {
+            groups: channels, inputs: 1, outputs: 1, input: cut(&case.input), kernel, pads,
+            stride: cut(&case.stride), dilation: cut(&case.dilation), packed: true, ..case
+        }.check();
+    }
+}
+
+#[test]
+fn model_sized_convolutions_match() {
+    let base = Conv {
+        batch: 1,
+        groups: 1,
+        inputs: 19,
+        outputs: 37,
+        input: vec![30, 41],
+        kernel: vec![3, 3],
+        stride: vec![1, 1],
+        dilation: vec![1, 1],
+        pads: vec![1; 4],
+        packed: true,
+        kind: 1,
+    };
+    base.check();
+    Conv { kernel: vec![1, 1], pads: vec![0; 4], kind: 2, ..base.clone() }.check();
+    Conv { kernel: vec![7, 7], pads: vec![3; 4], stride: vec![2, 2], inputs: 3, kind: 0, ..base.clone() }
+        .check();
+    Conv { input: vec![7, 7], inputs: 160, ..base.clone() }.check();
+    Conv {
+        input: vec![2000],
+        kernel: vec![5],
+        pads: vec![2; 2],
+        stride: vec![2],
+        dilation: vec![2],
+        inputs: 70,
+        outputs: 8,
+        ..base
+    }
+    .check();
+}

@@ -1,0 +1,352 @@
+//! Tile programs: prepared once, then executed block by block over a range of output elements.
+//!
+//! Registers live in scratch slots of `LANES` lanes that are reused when a register dies, so that a program
+//! works inside the first cache level. Constants and scalars are filled once per range, dense f32 operands
+//! are read in place.
+#![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
+
+use crate::broadcast::Broadcast;
+use crate::isa::Isa;
+use crate::prepared::{ALIGN, Call, Cx, Operand, Prepared, Scratch, parts_for};
+use crate::team::share;
+use crate::tile_memory::{load_run, load_scalar, store_range};
+use crate::tile_ops::{Code, run_block};
+use partita_plan::tile::Lane;
+use partita_plan::{ElementType, TileInstr, TileProgram, tile::TileOp};
+use partita_runtime::error::RuntimeError;
+
+/// Lanes per block.
+pub(crate) const LANES: usize = 512;
+/// Elementary operations below which another thread does not pay.
+const GRAIN: usize = 16_384;
+
+/// Where a register's lanes are.
+#[derive(Clone, Copy, Debug)]
+enum Home {
+    /// At this byte offset of the slots.
+    Slot(usize),
+    /// In the operand itself, f32 at this address; the address moves with the block.
+    Dense(*const f32),
+}
+
+/// An operand that must be fetched into its slot for each block.
+struct Fetch {
+    reg: usize,
+    operand: Operand,
+    map: Broadcast,
+}
+
+/// What happens in a block, in order.
+enum Step {
+    Fetch(Fetch),
+    Compute(Code),
+}
+
+/// A register stored to an output.
+struct Store {
+    reg: usize,
+    lane: Lane,
+    ptr: *mut u8,
+    dtype: ElementType,
+}
+
+/// Value of a register that is the same for all elements.
+enum Constant {
+    Float(f32),
+    Int(i64),
+    Scalar(Operand),
+}
+
+/// A program bound to its operands.
+pub(crate) struct Tile {
+    steps: Vec<Step>,
+    constants: Vec<(usize, Lane, Constant)>,
+    homes: Vec<Home>,
+    stores: Vec<Store>,
+    slot_bytes: usize,
+    isa: Isa,
+}
+
+// SAFETY: the addresses in it are operands; see `Operand`.
+unsafe impl Send for Tile {}
+// SAFETY: as above.
+unsafe impl Sync for Tile {}
+
+/// Hands out slots and takes them back.
+#[derive(Default)]
+struct Slots {
+    free: [Vec<usize>; 2],
+    bytes: usize,
+}
+
+impl Slots {
+    fn take(&mut self, lane: Lane) -> usize {
+        if let Some(slot) = self.free[lane as usize].pop() {
+            return slot;
+        }
+        let slot = self.bytes;
+        self.bytes += LANES * if lane == Lane::Float { size_of::<f32>() } else { size_of::<i64>() };
+        slot
+    }
+
+    /// A slot that nothing else uses before or after: constants are filled once for all blocks.
+    fn fresh(&mut self, lane: Lane) -> usize {
+        let free = std::mem::take(&mut self.free);
+        let slot = self.take(lane);
+        self.free = free;
+        slot
+    }
+
+    fn give(&mut self, lane: Lane, slot: usize) {
+        self.free[lane as usize].push(slot);
+    }
+}
+
+/// For every register the last instruction that reads it; outputs are read at the end.
+fn last_uses(program: &TileProgram) -> Vec<usize> {
+    let mut last: Vec<usize> = (0..program.instrs.len()).collect();
+    for (at, instr) in program.instrs.iter().enumerate() {
+        for &arg in &instr.args {
+            last[arg as usize] = at;
+        }
+    }
+    for &out in &program.outputs {
+        last[out as usize] = usize::MAX;
+    }
+    last
+}
+
+/// Whether tile programs can hold this type.
+pub(crate) fn holds(dtype: ElementType) -> bool {
+    !matches!(dtype, ElementType::F64 | ElementType::U64)
+}
+
+impl Tile {
+    /// Binds `program` to `inputs`, broadcast to `outputs`, which all have the same shape.
+    ///
+    /// # Errors
+    /// When the program is malformed or its operands do not fit.
+    pub(crate) fn new(
+        call: &Call<'_>,
+        program: &TileProgram,
+        inputs: &[Option<Operand>],
+        outputs: &[Operand],
+    ) -> Result<Self, RuntimeError> {
+        let lanes = program.check()?;
+        let shape = &outputs.first().ok_or_else(|| call.bad("a tile program needs a result"))?.shape;
+        call.ensure(program.outputs.len() == outputs.len(), "results and stored registers differ in number")?;
+        call.ensure(outputs.iter().all(|o| &o.shape == shape), "results differ in shape")?;
+        let operands = inputs.iter().flatten().chain(outputs);
+        for operand in operands {
+            call.ensure(operand.layout.is_none(), "a packed weight cannot be read element by element")?;
+            call.ensure(holds(operand.dtype), "f64 and u64 are not held in tile registers")?;
+        }
+        let mut tile = Self {
+            steps: Vec::new(),
+            constants: Vec::new(),
+            homes: Vec::new(),
+            stores: Vec::new(),
+            slot_bytes: 0,
+            isa: call.isa,
+        };
+        let mut slots = Slots::default();
+        let last = last_uses(program);
+        for (at, instr) in program.instrs.iter().enumerate() {
+            tile.add(call, instr, lanes[at], inputs, shape, &mut slots)?;
+            for arg in instr.args.iter().map(|&a| a as usize) {
+                if last[arg] == at {
+                    tile.release(arg, lanes[arg], &mut slots);
+                }
+            }
+        }
+        tile.slot_bytes = slots.bytes;
+        for (&reg, output) in program.outputs.iter().zip(outputs) {
+            let reg = reg as usize;
+            tile.stores.push(Store { reg, lane: lanes[reg], ptr: output.ptr, dtype: output.dtype });
+        }
+        Ok(tile)
+    }
+
+    /// Gives the slot of a dead register back, unless it holds the same value for the whole range.
+    fn release(&mut self, reg: usize, lane: Lane, slots: &mut Slots) {
+        let fixed = self.constants.iter().any(|(r, ..)| *r == reg);
+        if let (Home::Slot(slot), false) = (self.homes[reg], fixed)
+            && !slots.free[lane as usize].contains(&slot)
+        {
+            slots.give(lane, slot);
+        }
+    }
+
+    fn add(
+        &mut self,
+        call: &Call<'_>,
+        instr: &TileInstr,
+        lane: Lane,
+        inputs: &[Option<Operand>],
+        shape: &[usize],
+        slots: &mut Slots,
+    ) -> Result<(), RuntimeError> {
+        let reg = self.homes.len();
+        let op = TileOp::try_from(instr.op).unwrap_or(TileOp::Const);
+        match op {
+            TileOp::Load => return self.add_load(call, instr, lane, inputs, shape, slots),
+            TileOp::Const => {
+                let value = match lane {
+                    Lane::Float => Constant::Float(instr.float as f32),
+                    Lane::Int => Constant::Int(instr.int),
+                };
+                self.constants.push((reg, lane, value));
+                self.homes.push(Home::Slot(slots.fresh(lane)));
+                return Ok(());
+            }
+            _ => {
+                let arg = |i: usize| instr.args.get(i).map_or(0, |&a| a as usize);
+                let own = Lane::try_from(instr.lane).unwrap_or(Lane::Float);
+                let to = ElementType::try_from(instr.index as i32).unwrap_or(ElementType::F32);
+                let code = Code { op, lane: own, dst: reg, args: [arg(0), arg(1), arg(2)], to };
+                self.steps.push(Step::Compute(code));
+            }
+        }
+        self.homes.push(Home::Slot(slots.take(lane)));
+        Ok(())
+    }
+
+    fn add_load(
+        &mut self,
+        call: &Call<'_>,
+        instr: &TileInstr,
+        lane: Lane,
+        inputs: &[Option<Operand>],
+        shape: &[usize],
+        slots: &mut Slots,
+    ) -> Result<(), RuntimeError> {
+        let reg = self.homes.len();
+        let operand = inputs.get(instr.index as usize).and_then(Option::as_ref);
+        let operand = operand.ok_or_else(|| call.bad("the tile program loads an operand that is missing"))?;
+        let float = operand.dtype.is_float();
+        call.ensure(float == (lane == Lane::Float), "an operand has the wrong kind of lane")?;
+        let map = Broadcast::new(&operand.shape, shape)
+            .ok_or_else(|| call.bad("an operand does not broadcast to the result"))?;
+        if map.is_dense() && operand.dtype == ElementType::F32 {
+            self.homes.push(Home::Dense(operand.f32()));
+            return Ok(());
+        }
+        let slot = if map.is_scalar() { slots.fresh(lane) } else { slots.take(lane) };
+        self.homes.push(Home::Slot(slot));
+        if map.is_scalar() {
+            self.constants.push((reg, lane, Constant::Scalar(operand.clone())));
+        } else {
+            self.steps.push(Step::Fetch(Fetch { reg, operand: operand.clone(), map }));
+        }
+        Ok(())
+    }
+
+    /// Scratch bytes of one member.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        (self.homes.len() * size_of::<*mut u8>()).next_multiple_of(ALIGN) + self.slot_bytes
+    }
+
+    /// Number of instructions, a measure of the work per element.
+    pub(crate) fn work(&self) -> usize {
+        self.steps.len() + self.stores.len()
+    }
+
+    /// Executes the program for output elements `start..start + len`.
+    ///
+    /// # Safety
+    /// The range lies in the output; `scratch` has `scratch_bytes` bytes, aligned, used by nobody else.
+    pub(crate) unsafe fn run(&self, start: usize, len: usize, scratch: *mut u8) {
+        let table: *mut *mut u8 = scratch.cast();
+        let slots = scratch.wrapping_add((self.homes.len() * size_of::<*mut u8>()).next_multiple_of(ALIGN));
+        for (reg, home) in self.homes.iter().enumerate() {
+            if let Home::Slot(offset) = home {
+                // SAFETY: the table has one entry per register.
+                unsafe { *table.add(reg) = slots.wrapping_add(*offset) };
+            }
+        }
+        // SAFETY: slots of constants are never reused.
+        unsafe { self.fill_constants(table, len.min(LANES)) };
+        let mut done = 0;
+        while done < len {
+            let count = (len - done).min(LANES);
+            // SAFETY: a part of the caller's range.
+            unsafe { self.block(start + done, count, table) };
+            done += count;
+        }
+    }
+
+    unsafe fn fill_constants(&self, table: *mut *mut u8, count: usize) {
+        for (reg, lane, value) in &self.constants {
+            // SAFETY: every constant has a slot of `LANES` lanes.
+            unsafe {
+                let slot = *table.add(*reg);
+                match value {
+                    Constant::Float(v) => std::slice::from_raw_parts_mut(slot.cast::<f32>(), count).fill(*v),
+                    Constant::Int(v) => std::slice::from_raw_parts_mut(slot.cast::<i64>(), count).fill(*v),
+                    Constant::Scalar(operand) => load_scalar(operand.dtype, operand.ptr, *lane, slot, count),
+                }
+            }
+        }
+    }
+
+    unsafe fn block(&self, start: usize, count: usize, table: *mut *mut u8) {
+        for (reg, home) in self.homes.iter().enumerate() {
+            if let Home::Dense(base) = home {
+                // SAFETY: dense operands have as many elements as the output.
+                unsafe { *table.add(reg) = base.wrapping_add(start).cast_mut().cast() };
+            }
+        }
+        for step in &self.steps {
+            match step {
+                Step::Fetch(fetch) => fetch.map.runs(start, count, |position, run| {
+                    // SAFETY: the map was checked against the operand's shape, the slot has `LANES` lanes.
+                    unsafe {
+                        load_run(
+                            fetch.operand.dtype,
+                            fetch.operand.ptr,
+                            run,
+                            *table.add(fetch.reg),
+                            position,
+                        );
+                    };
+                }),
+                // SAFETY: the program was checked; slots have `LANES` lanes and do not overlap.
+                Step::Compute(code) => unsafe { run_block(self.isa, code, table, count) },
+            }
+        }
+        for store in &self.stores {
+            // SAFETY: the range lies in the output.
+            unsafe { store_range(store.dtype, store.ptr, start, store.lane, *table.add(store.reg), count) };
+        }
+    }
+}
+
+/// The `tile` kernel.
+struct TileKernel {
+    tile: Tile,
+    elements: usize,
+    members: usize,
+}
+
+impl Prepared for TileKernel {
+    fn scratch(&self) -> Scratch {
+        Scratch { shared: 0, local: self.tile.scratch_bytes() }
+    }
+
+    fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
+        let parts = parts_for(self.elements * self.tile.work(), GRAIN, self.members);
+        cx.run(parts, &|part| {
+            let range = share(self.elements, LANES, part, parts);
+            // SAFETY: the range lies in the output, scratch belongs to this member.
+            unsafe { self.tile.run(range.start, range.len(), cx.local(part)) };
+        })
+    }
+}
+
+/// Prepares a `tile` step.
+pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
+    let program = call.kernel.program.as_ref().ok_or_else(|| call.bad("the tile program is missing"))?;
+    let tile = Tile::new(call, program, &call.inputs, &call.outputs)?;
+    let elements = call.output(0)?.len();
+    Ok(Box::new(TileKernel { tile, elements, members: call.members }))
+}

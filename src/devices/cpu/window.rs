@@ -1,0 +1,106 @@
+//! Sliding windows over up to three spatial axes: the geometry that convolution and pooling share.
+
+use crate::prepared::{Call, Operand};
+use partita_runtime::error::RuntimeError;
+
+/// Geometry of a window, always three spatial axes (missing ones have size 1 in front).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub input: [usize; 3],
+    pub output: [usize; 3],
+    pub kernel: [usize; 3],
+    pub stride: [usize; 3],
+    /// Padding in front.
+    pub pad: [usize; 3],
+    pub dilation: [usize; 3],
+}
+
+/// Largest extent of one spatial plane, so that offsets fit 32-bit lanes.
+const MAX_PLANE: usize = 1 << 30;
+
+impl Window {
+    /// Reads the parameters of `call` for `x` (N, C, spatial...) with windows of `kernel` and results `out`.
+    ///
+    /// # Errors
+    /// When axes or sizes do not fit.
+    pub(crate) fn new(
+        call: &Call<'_>,
+        x: &Operand,
+        kernel: &[usize],
+        out: &Operand,
+    ) -> Result<Self, RuntimeError> {
+        let axes = x.shape.len().wrapping_sub(2);
+        call.ensure((1..=3).contains(&axes), "windows slide over one to three axes")?;
+        call.ensure(out.shape.len() == axes + 2 && kernel.len() == axes, "operands differ in their axes")?;
+        let stride = call.sizes("strides", axes, 1)?;
+        let dilation = call.sizes("dilations", axes, 1)?;
+        let pads = call.sizes("pads", axes * 2, 0)?;
+        let positive = stride.iter().chain(&dilation).chain(kernel).all(|&v| v > 0);
+        call.ensure(positive, "strides, dilations and windows must be positive")?;
+        let window = Self {
+            input: spread(&x.shape[2..]),
+            output: spread(&out.shape[2..]),
+            kernel: spread(kernel),
+            stride: spread(&stride),
+            pad: spread_with(&pads[..axes], 0),
+            dilation: spread(&dilation),
+        };
+        let planes = window.input_len() <= MAX_PLANE && window.output_len() <= MAX_PLANE;
+        call.ensure(planes && window.taps() <= MAX_PLANE, "a plane exceeds 2^30 elements")?;
+        let extents = (0..3).all(|i| window.extent(i).is_some_and(|e| e <= MAX_PLANE));
+        call.ensure(extents, "a window is too large")?;
+        Ok(window)
+    }
+
+    /// Input elements between the first and the last that the windows of axis `i` touch, padding included.
+    pub(crate) fn extent(&self, i: usize) -> Option<usize> {
+        let steps = self.output[i].saturating_sub(1).checked_mul(self.stride[i])?;
+        (self.kernel[i] - 1).checked_mul(self.dilation[i])?.checked_add(steps)?.checked_add(1)
+    }
+
+    /// Elements of one input plane.
+    pub(crate) fn input_len(&self) -> usize {
+        self.input.iter().fold(1, |n, &d| n.saturating_mul(d))
+    }
+
+    /// Elements of one output plane.
+    pub(crate) fn output_len(&self) -> usize {
+        self.output.iter().fold(1, |n, &d| n.saturating_mul(d))
+    }
+
+    /// Elements of a window.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel.iter().fold(1, |n, &d| n.saturating_mul(d))
+    }
+
+    /// The input index along axis `i` of window position `out` and tap `tap`, if it is not padding.
+    #[inline(always)]
+    pub(crate) fn source(&self, i: usize, out: usize, tap: usize) -> Option<usize> {
+        let at = out * self.stride[i] + tap * self.dilation[i];
+        at.checked_sub(self.pad[i]).filter(|&at| at < self.input[i])
+    }
+
+    /// Window positions along axis `i` for which tap `tap` is not padding.
+    pub(crate) fn valid(&self, i: usize, tap: usize) -> std::ops::Range<usize> {
+        let shift = tap * self.dilation[i];
+        let from = self.pad[i].saturating_sub(shift).div_ceil(self.stride[i]);
+        let to = (self.input[i] + self.pad[i]).saturating_sub(shift).div_ceil(self.stride[i]);
+        let to = to.min(self.output[i]);
+        from.min(to)..to
+    }
+
+    /// Whether the output plane is the input plane: windows of one element, step 1, no padding.
+    pub(crate) fn is_pointwise(&self) -> bool {
+        self.taps() == 1 && self.stride == [1; 3] && self.pad == [0; 3] && self.input == self.output
+    }
+}
+
+fn spread_with(sizes: &[usize], fill: usize) -> [usize; 3] {
+    let mut all = [fill; 3];
+    all[3 - sizes.len()..].copy_from_slice(sizes);
+    all
+}
+
+fn spread(sizes: &[usize]) -> [usize; 3] {
+    spread_with(sizes, 1)
+}
