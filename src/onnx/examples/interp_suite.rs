@@ -85,7 +85,8 @@ fn run(model: &Path, inputs: &Path, outputs: &Path) -> Result<(), Vec<Diag>> {
 /// The interpreter has no memory plan: values beyond a limit are refused before anything is computed.
 fn check_sizes(graph: &Graph, given: &[Tensor]) -> Result<(), Diag> {
     let symbols = interp::bind(graph, given)?;
-    for (_, value) in graph.values() {
+    let results = graph.values().filter(|(id, _)| graph.producer(*id).is_some());
+    for (_, value) in results {
         let ty = value.ty.bind(&|name| symbols.get(name).copied());
         let n = ty.n_elements().as_known().unwrap_or(0);
         if n > MAX_ELEMENTS {
