@@ -250,9 +250,10 @@ pub fn solve(instance: &Instance, limits: &Limits) -> Result<Answer, PlaceError>
     starts.sort_by(|a, b| a.0.total_cmp(&b.0));
     starts.dedup();
     starts.truncate(CHAINS as usize);
-    let (mut value, mut place) = starts.first().cloned().ok_or_else(|| {
-        PlaceError::not_found("no contiguous placement that fits the memory was found")
-    })?;
+    let (mut value, mut place) = starts
+        .first()
+        .cloned()
+        .ok_or_else(|| PlaceError::not_found("no contiguous placement that fits the memory was found"))?;
     let mut solver = "linear split";
     let mut work = 0;
     for (stage, hots) in [(0, [0.05, 0.02, 0.5, 0.2]), (1, [0.1, 0.03, 0.01, 0.003])] {
