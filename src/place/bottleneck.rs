@@ -21,7 +21,7 @@ pub(crate) struct Found {
 /// Units up to which the exact search is tried first.
 const EXACT_UNITS: usize = 40;
 /// Coefficients up to which HiGHS is asked.
-const HIGHS_TERMS: usize = 12_000;
+const HIGHS_TERMS: usize = 8_000;
 /// Work counted per coefficient and node of an integer program.
 const WORK_PER_TERM: u64 = 200;
 /// Share of the work an integer program may take, as a divisor.
