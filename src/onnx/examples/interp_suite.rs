@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Most elements of a value.
-const MAX_ELEMENTS: i64 = 1 << 26;
+const MAX_ELEMENTS: i64 = 1 << 27;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
