@@ -19,7 +19,12 @@ const MAX_STATES: usize = 4096;
 
 /// The best contiguous splits over the fixed orders, their settled forms, and as many random ones as `work`
 /// allows; the best first, at most `keep` of different value.
-pub(crate) fn best_splits(model: &LoadModel<'_>, seed: u64, work: u64, keep: usize) -> Vec<(f64, Vec<usize>)> {
+pub(crate) fn best_splits(
+    model: &LoadModel<'_>,
+    seed: u64,
+    work: u64,
+    keep: usize,
+) -> Vec<(f64, Vec<usize>)> {
     let units = model.units;
     let mut rng = Rng::new(seed);
     let mut found: Vec<(f64, Vec<usize>)> = Vec::new();
