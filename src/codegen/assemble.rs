@@ -435,14 +435,12 @@ impl<'a> Assembler<'a> {
         Ok(id)
     }
 
+    /// A new value for a result, in the shape the kernel sees; readers that see another one get an alias.
     fn result(&mut self, device: usize, arg: &Arg) -> Result<u32, Vec<Diag>> {
-        let own = self.graph.ty(arg.value).shape.clone();
-        let id = self.arena_value(device, arg.value, &own)?;
+        let dims = arg.view.clone().unwrap_or_else(|| self.graph.ty(arg.value).shape.clone());
+        let id = self.arena_value(device, arg.value, &dims)?;
         self.held.insert((device, arg.value), Held { value: id, after: None });
-        match &arg.view {
-            None => Ok(id),
-            Some(dims) => self.seen_as(id, arg.value, dims),
-        }
+        Ok(id)
     }
 
     fn outputs(&mut self) -> Result<(), Vec<Diag>> {
