@@ -10,6 +10,7 @@ use crate::isa::{Isa, per_isa};
 use crate::math::fma;
 use crate::micro::Post;
 use crate::prepared::{Call, Cx, Prepared, Scratch, aligned, parts_for};
+use crate::stencil::{Plane, Stencil, find};
 use crate::team::share;
 use crate::window::Window;
 use partita_runtime::error::RuntimeError;
@@ -34,6 +35,8 @@ struct Phases {
 
 struct Depthwise {
     isa: Isa,
+    /// A faster way for this window.
+    stencil: Option<Stencil>,
     sizes: Sizes,
     phases: Phases,
     x: *const f32,
@@ -94,6 +97,15 @@ impl Depthwise {
         let plane = w.output_len();
         let y = self.y.wrapping_add(index * plane);
         let post = self.epilogue.post(index, 0, plane);
+        if let Some(stencil) = &self.stencil {
+            let x = self.x.wrapping_add(index * w.input_len());
+            // SAFETY: the planes were checked against the operands, the set of the stencil exists here.
+            unsafe {
+                stencil.run(&Plane { x, weights, y, post });
+                self.epilogue.apply(index, 1, 0, plane, plane, scratch);
+            }
+            return;
+        }
         // SAFETY: sizes were checked against the operands; the scratch holds all parts.
         unsafe {
             self.scatter(self.x.add(index * w.input_len()), planes);
@@ -236,6 +248,7 @@ pub(crate) fn prepare(
     let phases = phases(&sizes.window).ok_or_else(|| call.bad("a plane is too large"))?;
     Ok(Box::new(Depthwise {
         isa: call.isa,
+        stencil: find(call.isa, &sizes.window, false),
         sizes,
         phases,
         x: call.input(0)?.f32(),

@@ -1,18 +1,18 @@
 //! Windows of an image as panels of B, packed on the fly: the full matrix of windows never exists.
 //!
 //! For one panel (32 output positions) the addresses and the validity of every lane are worked out once;
-//! then each tap of each channel is a load under a mask. With step 1 lanes of one output row are neighbours
-//! in memory, so a few masked vector loads fetch a row of the panel; otherwise lanes are gathered.
+//! then each tap of each channel is a load under a mask. With steps 1 and 2 lanes of one output row are (every
+//! other) neighbours in memory, so a few masked vector loads fetch a row of the panel; else lanes are gathered.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::isa::Isa;
+use crate::isa::{Isa, per_isa};
 use crate::layout::NR;
 use crate::window::Window;
 
 /// Most runs of neighbours a half panel may consist of before gathering is cheaper.
 const MAX_RUNS: usize = 4;
 
-/// Neighbouring lanes within one half of a panel.
+/// Lanes within one half of a panel whose addresses are one stride apart.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lanes {
     mask: u32,
@@ -26,7 +26,7 @@ struct Lanes {
 pub(crate) struct Panel<'a> {
     window: &'a Window,
     /// Position of tap (0, 0, 0) for each lane, per axis; may lie outside of the input.
-    at: [[isize; NR]; 3],
+    at: [[i32; NR]; 3],
     /// The same as an offset in the plane.
     offsets: [i32; NR],
     lanes: usize,
@@ -47,13 +47,16 @@ impl<'a> Panel<'a> {
             n_runs: None,
         };
         let [_, height, width] = window.output;
+        let mut index = [first / (width * height), first / width % height, first % width];
         for lane in 0..lanes {
-            let position = first + lane;
-            let index = [position / (width * height), position / width % height, position % width];
-            for (i, at) in panel.at.iter_mut().enumerate() {
-                at[lane] = (index[i] * window.stride[i]) as isize - window.pad[i] as isize;
+            let at = [0, 1, 2].map(|i| (index[i] * window.stride[i]) as i32 - window.pad[i] as i32);
+            (0..3).for_each(|i| panel.at[i][lane] = at[i]);
+            panel.offsets[lane] = panel.offset(at.map(|v| v as isize)) as i32;
+            index[2] += 1;
+            if index[2] == width {
+                index =
+                    if index[1] + 1 == height { [index[0] + 1, 0, 0] } else { [index[0], index[1] + 1, 0] };
             }
-            panel.offsets[lane] = panel.offset([0, 1, 2].map(|i| panel.at[i][lane])) as i32;
         }
         panel.n_runs = panel.find_runs();
         panel
@@ -65,10 +68,14 @@ impl<'a> Panel<'a> {
     }
 
     fn find_runs(&mut self) -> Option<[usize; 2]> {
+        let step = self.window.stride[2];
+        if step > 2 {
+            return None;
+        }
         let mut counts = [0; 2];
         for (half, count) in counts.iter_mut().enumerate() {
             for lane in half * NR / 2..((half + 1) * NR / 2).min(self.lanes) {
-                let base = self.offsets[lane] as isize - lane as isize;
+                let base = self.offsets[lane] as isize - (lane * step) as isize;
                 let runs = &mut self.runs[half];
                 if *count > 0 && runs[*count - 1].base == base {
                     runs[*count - 1].mask |= 1 << lane;
@@ -83,13 +90,12 @@ impl<'a> Panel<'a> {
     }
 
     /// Lanes for which tap `tap` of axis `i` is not padding.
-    fn mask(&self, i: usize, tap: usize) -> u32 {
-        let shift = (tap * self.window.dilation[i]) as isize;
-        let limit = self.window.input[i] as isize;
-        (0..self.lanes).fold(0, |mask, lane| {
-            let at = self.at[i][lane] + shift;
-            mask | (u32::from(at >= 0 && at < limit) << lane)
-        })
+    fn mask(&self, isa: Isa, i: usize, tap: usize) -> u32 {
+        let shift = (tap * self.window.dilation[i]) as i32;
+        let limit = self.window.input[i] as u32;
+        let all = if self.lanes == NR { u32::MAX } else { (1 << self.lanes) - 1 };
+        // SAFETY: an `Isa` is only obtained from detection.
+        all & unsafe { lanes_below(isa, &self.at[i], shift, limit) }
     }
 
     /// Packs all taps of `channels` planes, starting at `x`, into `out` (channels x taps x `NR` floats).
@@ -102,11 +108,11 @@ impl<'a> Panel<'a> {
         let taps = w.taps();
         let mut tap = 0;
         for kd in 0..w.kernel[0] {
-            let mask_d = self.mask(0, kd);
+            let mask_d = self.mask(isa, 0, kd);
             for kh in 0..w.kernel[1] {
-                let mask_h = mask_d & self.mask(1, kh);
+                let mask_h = mask_d & self.mask(isa, 1, kh);
                 for kw in 0..w.kernel[2] {
-                    let mask = mask_h & self.mask(2, kw);
+                    let mask = mask_h & self.mask(isa, 2, kw);
                     let at = [kd * w.dilation[0], kh * w.dilation[1], kw * w.dilation[2]].map(|v| v as isize);
                     let job = Tap {
                         x: x.wrapping_offset(self.offset(at)),
@@ -130,6 +136,7 @@ impl<'a> Panel<'a> {
             #[cfg(target_arch = "x86_64")]
             if isa == Isa::Avx512 {
                 return match self.n_runs {
+                    Some(_) if self.window.stride[2] == 2 => wide_pairs(self, job),
                     Some(counts) if counts[0] <= 1 && counts[1] <= 1 => wide_runs::<1>(self, job),
                     Some(counts) if counts[0] <= 2 && counts[1] <= 2 => wide_runs::<2>(self, job),
                     Some(_) => wide_runs::<MAX_RUNS>(self, job),
@@ -156,7 +163,7 @@ impl<'a> Panel<'a> {
     }
 
     unsafe fn plain_runs(&self, x: *const f32, mask: u32, counts: [usize; 2], out: &mut [f32]) {
-        if self.lanes < NR || mask.count_ones() < NR as u32 {
+        if self.window.stride[2] != 1 || mask.count_ones() < NR as u32 {
             // SAFETY: lanes of the mask lie in the plane.
             return unsafe { lanes_one_by_one(x, &self.offsets, mask, out) };
         }
@@ -168,6 +175,20 @@ impl<'a> Panel<'a> {
             }
         }
     }
+}
+
+per_isa! {
+    /// Lanes whose position, moved by `shift`, is not negative and below `limit`.
+    unsafe fn lanes_below = lanes_below_body(at: &[i32; NR], shift: i32, limit: u32) -> u32
+}
+
+#[inline(always)]
+unsafe fn lanes_below_body<const FMA: bool>(at: &[i32; NR], shift: i32, limit: u32) -> u32 {
+    let mut bits = [0u32; NR];
+    for (lane, bit) in bits.iter_mut().enumerate() {
+        *bit = u32::from(((at[lane] + shift) as u32) < limit) << lane;
+    }
+    bits.iter().fold(0, |all, bit| all | bit)
 }
 
 /// One tap of all channels.
@@ -219,6 +240,39 @@ unsafe fn wide_runs<const RUNS: usize>(panel: &Panel<'_>, job: &Tap) {
         }
         x = x.wrapping_add(job.plane);
         out = out.wrapping_add(job.step);
+    }
+}
+
+/// `wide_runs` for lanes two elements apart: two loads are sifted into one vector.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2")]
+unsafe fn wide_pairs(panel: &Panel<'_>, job: &Tap) {
+    use std::arch::x86_64::*;
+    let Some(counts) = panel.n_runs else { return };
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    for (half, (runs, count)) in panel.runs.iter().zip(counts).enumerate() {
+        let parts = runs.map(|run| {
+            let mask = ((run.mask & job.mask) >> (16 * half)) as u16;
+            (mask, _pdep_u32(u32::from(mask), 0x5555_5555), run.base + 32 * half as isize)
+        });
+        let (mut x, mut out) = (job.x, job.out.wrapping_add(16 * half));
+        for _ in 0..job.channels {
+            let mut value = _mm512_setzero_ps();
+            for &(mask, spread, base) in &parts[..count] {
+                let src = x.wrapping_offset(base);
+                // SAFETY: lanes of the mask lie in the plane; others are not accessed.
+                unsafe {
+                    let low = _mm512_maskz_loadu_ps(spread as u16, src);
+                    let high = _mm512_maskz_loadu_ps((spread >> 16) as u16, src.wrapping_add(16));
+                    let sifted = _mm512_permutex2var_ps(low, even, high);
+                    value = _mm512_mask_mov_ps(value, mask, sifted);
+                }
+            }
+            // SAFETY: `out` has NR floats per row.
+            unsafe { _mm512_storeu_ps(out, value) };
+            x = x.wrapping_add(job.plane);
+            out = out.wrapping_add(job.step);
+        }
     }
 }
 

@@ -68,6 +68,8 @@ mod reference;
 #[cfg(feature = "run")]
 mod softmax;
 #[cfg(feature = "run")]
+mod stencil;
+#[cfg(feature = "run")]
 mod strided;
 #[cfg(feature = "run")]
 mod team;

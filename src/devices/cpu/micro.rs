@@ -309,6 +309,10 @@ unsafe fn avx2_store(m: &Micro, row: usize, column: usize, mut value: std::arch:
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn avx512<const R: usize, const PACKED: bool>(m: &Micro) {
     use std::arch::x86_64::*;
+    if m.cols <= 16 {
+        // SAFETY: the same contract.
+        return unsafe { avx512_half::<R, PACKED>(m) };
+    }
     let (a_row, a_step, b_step) = m.strides::<PACKED>();
     let mask = if m.cols >= NR { u32::MAX } else { (1u32 << m.cols) - 1 };
     let masks = [mask as u16, (mask >> 16) as u16];
@@ -332,9 +336,33 @@ unsafe fn avx512<const R: usize, const PACKED: bool>(m: &Micro) {
         }
         for (r, sums) in sums.iter().enumerate() {
             avx512_store(m, r, 0, masks[0], sums[0]);
-            if masks[1] != 0 {
-                avx512_store(m, r, 16, masks[1], sums[1]);
+            avx512_store(m, r, 16, masks[1], sums[1]);
+        }
+    }
+}
+
+/// The tile when it has at most sixteen columns.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn avx512_half<const R: usize, const PACKED: bool>(m: &Micro) {
+    use std::arch::x86_64::*;
+    let (a_row, a_step, b_step) = m.strides::<PACKED>();
+    let mask = ((1u32 << m.cols) - 1) as u16;
+    let mut sums = [_mm512_setzero_ps(); R];
+    let (mut a, mut b) = (m.a, m.b);
+    // SAFETY: as for the whole tile.
+    unsafe {
+        for _ in 0..m.k {
+            let line = if PACKED { _mm512_loadu_ps(b) } else { _mm512_maskz_loadu_ps(mask, b) };
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(r * a_row)), line, *sum);
             }
+            a = a.wrapping_add(a_step);
+            b = b.wrapping_add(b_step);
+        }
+        for (r, &sum) in sums.iter().enumerate() {
+            avx512_store(m, r, 0, mask, sum);
         }
     }
 }

@@ -54,15 +54,28 @@ impl Fill {
     }
 }
 
-/// Writes `count` copies of `element`.
+/// Writes `count` copies of `element` (1, 2, 4 or 8 bytes).
 ///
 /// # Safety
 /// `count` elements are writable at `out`.
 pub(crate) unsafe fn fill_elements(out: *mut u8, element: &[u8], count: usize) {
-    for i in 0..count {
-        // SAFETY: the caller's contract.
-        unsafe { std::ptr::copy_nonoverlapping(element.as_ptr(), out.add(i * element.len()), element.len()) };
+    // SAFETY: the caller's contract; addresses are aligned to the element.
+    unsafe {
+        match *element {
+            [one] => out.write_bytes(one, count),
+            [a, b] => repeat(out.cast(), u16::from_ne_bytes([a, b]), count),
+            [a, b, c, d] => repeat(out.cast(), u32::from_ne_bytes([a, b, c, d]), count),
+            [a, b, c, d, e, f, g, h] => {
+                repeat(out.cast(), u64::from_ne_bytes([a, b, c, d, e, f, g, h]), count)
+            }
+            _ => {}
+        }
     }
+}
+
+unsafe fn repeat<T: std::marker::Copy>(out: *mut T, value: T, count: usize) {
+    // SAFETY: the contract of `fill_elements`.
+    unsafe { std::slice::from_raw_parts_mut(out, count) }.fill(value);
 }
 
 /// Operand and result of a movement: row-major, one type.

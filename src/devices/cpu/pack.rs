@@ -79,20 +79,25 @@ unsafe fn pack_b_body<const FMA: bool>(b: View, from: usize, to: usize, k: usize
 unsafe fn panels<const W: usize>(a: View, lines: usize, k: usize, out: *mut f32) {
     // SAFETY: the caller's contract.
     unsafe {
+        if lines < W {
+            std::slice::from_raw_parts_mut(out, k * W).fill(0.0);
+        }
         if a.row == 1 && lines == W {
             for position in 0..k {
                 let src = a.ptr.add(position * a.column);
                 std::ptr::copy_nonoverlapping(src, out.add(position * W), W);
             }
+        } else if a.row == 1 {
+            for position in 0..k {
+                let src = a.ptr.add(position * a.column);
+                (0..lines).for_each(|line| *out.add(position * W + line) = *src.add(line));
+            }
         } else if a.column == 1 && lines == W {
             transpose::<W>(a, k, out);
         } else {
-            for position in 0..k {
-                for line in 0..W {
-                    let value =
-                        if line < lines { *a.ptr.add(line * a.row + position * a.column) } else { 0.0 };
-                    *out.add(position * W + line) = value;
-                }
+            for line in 0..lines {
+                let src = a.ptr.add(line * a.row);
+                (0..k).for_each(|position| *out.add(position * W + line) = *src.add(position * a.column));
             }
         }
     }

@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 
 /// Most members a team may have.
 pub(crate) const MAX_MEMBERS: usize = 256;
-/// Rounds a worker spins for new work before it sleeps; some tens of microseconds.
-const SPINS: usize = 20_000;
+/// Rounds a worker spins for new work before it sleeps; about 0.1 to 0.3 milliseconds.
+const SPINS: usize = 8_000;
 /// Rounds between two yields while the caller waits for the workers.
 const SPINS_PER_YIELD: usize = 4096;
 

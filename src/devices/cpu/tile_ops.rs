@@ -48,6 +48,16 @@ impl Frame {
     }
 }
 
+/// `each1` for functions that must be inlined to vectorise: a function passed as a value is not.
+macro_rules! inlined {
+    ($dst:expr, $function:path, $($a:ident),+) => {{
+        let dst = $dst;
+        for i in 0..dst.len() {
+            dst[i] = $function($($a[i]),+);
+        }
+    }};
+}
+
 #[inline(always)]
 fn each1<A: Copy, R>(dst: &mut [R], a: &[A], f: impl Fn(A) -> R) {
     for (d, &a) in dst.iter_mut().zip(a) {
@@ -98,13 +108,10 @@ unsafe fn block<const FMA: bool>(code: &Code, table: *mut *mut u8, count: usize)
                     },
                 );
             }
-            (TileOp::MulAdd, _) => each3(
-                frame.out(code.dst),
-                frame.get::<f32>(a),
-                frame.get::<f32>(b),
-                frame.get::<f32>(c),
-                math::fma::<FMA>,
-            ),
+            (TileOp::MulAdd, _) => {
+                let (x, y, z): (&[f32], &[f32], &[f32]) = (frame.get(a), frame.get(b), frame.get(c));
+                each3(frame.out(code.dst), x, y, z, |x, y, z| math::fma::<FMA>(x, y, z));
+            }
             (TileOp::ToFloat, _) => each1(frame.out(code.dst), frame.get::<i64>(a), |v| v as f32),
             (TileOp::Not, _) => each1(frame.out(code.dst), frame.get::<i64>(a), |v| i64::from(v == 0)),
             (TileOp::And, _) => {
@@ -142,13 +149,19 @@ unsafe fn float<const FMA: bool>(frame: &Frame, code: &Code) {
             TileOp::Floor => each1(dst, a, f32::floor),
             TileOp::Ceil => each1(dst, a, f32::ceil),
             TileOp::Round => each1(dst, a, f32::round_ties_even),
-            TileOp::Exp => each1(dst, a, math::exp::<FMA>),
-            TileOp::Log => each1(dst, a, math::log::<FMA>),
-            TileOp::Erf => each1(dst, a, math::erf::<FMA>),
-            TileOp::Tanh => each1(dst, a, math::tanh::<FMA>),
-            TileOp::Sigmoid => each1(dst, a, math::sigmoid::<FMA>),
-            TileOp::Sin => trig(dst, a, math::sin::<FMA>, f64::sin),
-            TileOp::Cos => trig(dst, a, math::cos::<FMA>, f64::cos),
+            TileOp::Exp => inlined!(dst, math::exp::<FMA>, a),
+            TileOp::Log => inlined!(dst, math::log::<FMA>, a),
+            TileOp::Erf => inlined!(dst, math::erf::<FMA>, a),
+            TileOp::Tanh => inlined!(dst, math::tanh::<FMA>, a),
+            TileOp::Sigmoid => inlined!(dst, math::sigmoid::<FMA>, a),
+            TileOp::Sin => {
+                inlined!(&mut *dst, math::sin::<FMA>, a);
+                exact_where_large(dst, a, f64::sin);
+            }
+            TileOp::Cos => {
+                inlined!(&mut *dst, math::cos::<FMA>, a);
+                exact_where_large(dst, a, f64::cos);
+            }
             TileOp::RoundTo => round_to(dst, a, code.to),
             _ => rare(dst, a, code.op),
         }
@@ -161,10 +174,9 @@ fn sign(v: f32) -> f32 {
     if v < 0.0 { -1.0 } else { positive }
 }
 
-/// The fast form, then the exact one for the few arguments it does not cover.
+/// Replaces results whose argument the fast form does not cover.
 #[inline(always)]
-fn trig(dst: &mut [f32], a: &[f32], fast: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64) {
-    each1(dst, a, fast);
+fn exact_where_large(dst: &mut [f32], a: &[f32], exact: fn(f64) -> f64) {
     let covered = a.iter().fold(true, |all, v| all & (v.abs() <= math::TRIG_LIMIT));
     if covered {
         return;

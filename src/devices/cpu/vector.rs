@@ -117,27 +117,58 @@ unsafe fn exp_row_body<const FMA: bool>(
     scale: f32,
     shift: f32,
 ) -> f32 {
-    let mut total = 0.0;
-    let mut block = [0f32; WAYS];
-    for from in (0..len).step_by(WAYS) {
-        let count = (len - from).min(WAYS);
-        // SAFETY: `len` elements are valid at both; the block is copied out before it is written back.
-        unsafe {
-            std::ptr::copy_nonoverlapping(src.add(from), block.as_mut_ptr(), count);
-            for v in &mut block {
+    let mut sums = [0f32; WAYS];
+    let whole = len / WAYS * WAYS;
+    // SAFETY: `len` elements are valid at both; a block is read before it is written.
+    unsafe {
+        for from in (0..whole).step_by(WAYS) {
+            let mut block: [f32; WAYS] = *src.add(from).cast();
+            for (v, sum) in block.iter_mut().zip(&mut sums) {
                 *v = math::exp::<FMA>(math::fma::<FMA>(*v, scale, -shift));
+                *sum += *v;
             }
-            block[count..].fill(0.0);
-            total += fold(&block, 0.0, |a, b| a + b, |a, b| a + b);
-            std::ptr::copy_nonoverlapping(block.as_ptr(), dst.add(from), count);
+            *dst.add(from).cast() = block;
+        }
+        if whole < len {
+            let mut block = [f32::NEG_INFINITY; WAYS];
+            std::ptr::copy_nonoverlapping(src.add(whole), block.as_mut_ptr(), len - whole);
+            for (v, sum) in block.iter_mut().zip(&mut sums) {
+                *v = math::exp::<FMA>(math::fma::<FMA>(*v, scale, -shift));
+                *sum += *v;
+            }
+            std::ptr::copy_nonoverlapping(block.as_ptr(), dst.add(whole), len - whole);
         }
     }
-    total
+    total(&mut sums)
 }
 
 #[inline(always)]
 unsafe fn sum_exp_body<const FMA: bool>(row: &[f32], shift: f32) -> f32 {
-    fold(row, 0.0, |s, v| s + math::exp::<FMA>(v - shift), |a, b| a + b)
+    let mut sums = [0f32; WAYS];
+    let chunks = row.chunks_exact(WAYS);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (sum, &v) in sums.iter_mut().zip(chunk) {
+            *sum += math::exp::<FMA>(v - shift);
+        }
+    }
+    for (sum, &v) in sums.iter_mut().zip(rest) {
+        *sum += math::exp::<FMA>(v - shift);
+    }
+    total(&mut sums)
+}
+
+/// Sum of partial results, in halves.
+#[inline(always)]
+fn total(sums: &mut [f32; WAYS]) -> f32 {
+    let mut width = WAYS / 2;
+    while width > 0 {
+        for i in 0..width {
+            sums[i] += sums[i + width];
+        }
+        width /= 2;
+    }
+    sums[0]
 }
 
 #[inline(always)]
