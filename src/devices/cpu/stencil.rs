@@ -120,9 +120,9 @@ unsafe fn block<const K: usize, const S: usize, const ROWS: usize, const MAX: bo
             continue;
         }
         let src = plane.x.wrapping_add(at * width + first * S).wrapping_sub(w.pad[2]);
-        for tap in 0..K {
+        for (tap, &mask) in masks.iter().enumerate().take(K) {
             // SAFETY: lanes of the mask lie in the input row.
-            let value = unsafe { fetch::<S>(src.wrapping_add(tap), masks[tap], start) };
+            let value = unsafe { fetch::<S>(src.wrapping_add(tap), mask, start) };
             for (r, result) in results.iter_mut().enumerate() {
                 let Some(tap_row) = line.checked_sub(r * S).filter(|&t| t < K) else { continue };
                 *result = if MAX {

@@ -365,3 +365,27 @@ fn model_sized_convolutions_match() {
     }
     .check();
 }
+
+#[test]
+fn depthwise_planes_of_every_width_match() {
+    for (kernel, stride, kind) in [(3, 1, 0), (3, 2, 1), (5, 1, 2), (5, 2, 1)] {
+        for (height, width, pad) in
+            [(7, 7, kernel / 2), (14, 14, kernel / 2), (9, 33, 0), (5, 50, 1), (16, 16, kernel - 1)]
+        {
+            Conv {
+                batch: 2,
+                groups: 3,
+                inputs: 1,
+                outputs: 1,
+                input: vec![height, width],
+                kernel: vec![kernel; 2],
+                stride: vec![stride; 2],
+                dilation: vec![1; 2],
+                pads: vec![pad; 4],
+                packed: true,
+                kind,
+            }
+            .check();
+        }
+    }
+}

@@ -248,3 +248,14 @@ fn attention(
         .int("k_transposed", turned.into());
     check_f32(&spec, &[Some(q), Some(k), Some(v), Some(m)], &[heads, queries, values], &want);
 }
+
+#[test]
+fn pooled_planes_of_every_width_match() {
+    for (kernel, stride, pads) in [(2, 2, 0), (3, 1, 1), (3, 2, 1), (3, 2, 0), (5, 1, 2), (4, 4, 1)] {
+        for plane in [[7, 7], [14, 15], [9, 33], [5, 50]] {
+            for max in [true, false] {
+                pool(plane, [kernel; 2], [stride; 2], [pads; 4], 1, max, false);
+            }
+        }
+    }
+}
