@@ -1,1 +1,26 @@
-//! The optimizer: pass list, driver with fuel and history, e-graph, rules as data.
+//! The optimizer: normal form, constant folding, equality saturation, regions.
+//!
+//! **Contract.** `optimize` takes a verified graph and gives one that computes the same (within the numerics the
+//! options allow), is never dearer by the caller's cost function, and comes with a history of what was done.
+//!
+//! **Invariants.** No device by name: time comes as a function of work. Rules are data; the matcher knows no
+//! operator. Budgets are counts, so equal input gives equal output on every machine.
+//!
+//! **Reading order.** `driver` (passes, order, fuel), `normalise`, `fold_constants`, `cse`, `egraph`, `fuse`.
+
+pub mod cse;
+pub mod dead_code;
+pub mod driver;
+pub mod egraph;
+pub mod fold_constants;
+pub mod fuse;
+pub mod history;
+pub mod normalise;
+pub mod rules;
+pub mod saturation;
+
+pub use driver::{Ctx, DEFAULT, Options, PASSES, Pass, optimize, run_passes};
+pub use egraph::cost::roofline;
+pub use egraph::saturate::Limits;
+pub use fuse::fuse;
+pub use history::{History, PassRecord, SaturationRecord};

@@ -1,1 +1,24 @@
-//! From a placed graph to a plan: regions to kernels, weights packed, steps assembled.
+//! From a placed graph to a plan.
+//!
+//! **Contract.** `lower` turns regions into calls of library kernels; `assemble` turns calls, a placement and a
+//! schedule into a plan with its weights.
+//!
+//! **Invariants.** No e-graph, no solver, no device by name: what a device can run and how it wants weights
+//! packed arrives as a `Target`. Kernel names and parameters are those of `KERNELS.md`.
+//!
+//! **Reading order.** `call` (what a region becomes), `lower` (the table of operators), `windows` (convolution and
+//! pooling), `program` (elementwise chains), `assemble`, `weights`.
+
+mod arenas;
+pub mod assemble;
+pub mod call;
+pub mod lower;
+mod params;
+mod program;
+pub mod reference;
+mod weights;
+mod windows;
+
+pub use assemble::{Assembly, DeviceSpec, Placed, assemble};
+pub use call::{Arg, Call, Lowered, Target};
+pub use lower::lower_regions;

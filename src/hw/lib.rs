@@ -1,1 +1,46 @@
 //! Processors, profiles, detection, machines, links and what work costs on them.
+//!
+//! This crate knows numbers, not operators and not graphs: work arrives as FLOPs and bytes, time leaves as
+//! microseconds. Every figure carries its origin (a profile, a formula, a default, a measurement), and a figure
+//! nobody published stays unknown instead of becoming zero.
+
+mod adapter;
+mod cost;
+mod cost_table;
+mod cpu;
+mod defaults;
+mod detect;
+mod device;
+mod error;
+mod fact;
+mod interconnect;
+mod isa;
+mod kind;
+mod machine;
+mod machine_file;
+mod machine_text;
+mod nearest;
+mod precision;
+mod profile;
+mod profile_file;
+mod query;
+mod reader;
+mod report;
+mod route;
+
+pub use adapter::{AdapterInfo, AdapterType, profile_for_adapter};
+pub use cost::{Bound, Estimate, Work, WorkKind, estimate, transfer_us};
+pub use cost_table::{CostTable, Measurement, price};
+pub use cpu::{Cache, CacheKind, CpuInfo, NumaNode, detect_cpu};
+pub use device::{AdapterRef, Device, Driver, Rate};
+pub use error::{Code, HwError};
+pub use fact::Fact;
+pub use interconnect::{Interconnect, Interconnects};
+pub use kind::Kind;
+pub use machine::{Link, MAX_DEVICES, MAX_LINKS, Machine};
+pub use precision::{Precision, Rates};
+pub use profile::{Extra, Profile, ProfileLink, ProfileMemory, Profiles, Provenance, Sparsity};
+pub use query::{Need, Totals};
+pub use reader::MAX_FILE_BYTES;
+pub use report::{DEVICE_REPORT_SCHEMA, DeviceReport};
+pub use route::Path;

@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Most terms a polynomial may have before it is treated as too large to reason about.
 pub const MAX_TERMS: usize = 64;
 
+/// Smallest value of a symbol: inputs are not empty.
+pub const MIN_SYMBOL: i64 = 1;
+
 /// An indivisible factor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Atom {
@@ -125,20 +128,66 @@ impl Dim {
 
     /// The larger of two.
     pub fn larger(&self, other: &Self) -> Self {
-        match (self.clone() - other.clone()).as_known() {
-            Some(d) if d >= 0 => self.clone(),
-            Some(_) => other.clone(),
-            None => Self::atom(Atom::Max(Box::new(self.clone()), Box::new(other.clone()))),
+        if other.is_at_most(self) {
+            self.clone()
+        } else if self.is_at_most(other) {
+            other.clone()
+        } else {
+            Self::atom(Atom::Max(Box::new(self.clone()), Box::new(other.clone())))
         }
     }
 
     /// The smaller of two.
     pub fn smaller(&self, other: &Self) -> Self {
-        match (self.clone() - other.clone()).as_known() {
-            Some(d) if d <= 0 => self.clone(),
-            Some(_) => other.clone(),
-            None => Self::atom(Atom::Min(Box::new(self.clone()), Box::new(other.clone()))),
+        if self.is_at_most(other) {
+            self.clone()
+        } else if other.is_at_most(self) {
+            other.clone()
+        } else {
+            Self::atom(Atom::Min(Box::new(self.clone()), Box::new(other.clone())))
         }
+    }
+
+    /// Whether it never exceeds `other`, as far as that is easily seen.
+    fn is_at_most(&self, other: &Self) -> bool {
+        if (other.clone() - self.clone()).at_least().is_some_and(|d| d >= 0) {
+            return true;
+        }
+        // min(a, b) <= a and a <= max(a, b).
+        let is_below = match self.as_atom() {
+            Some(Atom::Min(a, b)) => **a == *other || **b == *other,
+            _ => false,
+        };
+        is_below
+            || match other.as_atom() {
+                Some(Atom::Max(a, b)) => **a == *self || **b == *self,
+                _ => false,
+            }
+    }
+
+    /// The atom, if this is exactly one.
+    fn as_atom(&self) -> Option<&Atom> {
+        let (monomial, coefficient) = self.terms.iter().next()?;
+        match (self.terms.len(), monomial.as_slice(), coefficient) {
+            (1, [atom], 1) => Some(atom),
+            _ => None,
+        }
+    }
+
+    /// A lower bound, given that every symbol is at least `MIN_SYMBOL`; `None` when none is easily seen.
+    pub fn at_least(&self) -> Option<i64> {
+        self.terms.iter().try_fold(0i64, |sum, (monomial, coefficient)| {
+            if monomial.is_empty() {
+                return Some(sum.saturating_add(*coefficient));
+            }
+            if *coefficient < 0 {
+                return None;
+            }
+            let product = monomial.iter().try_fold(*coefficient, |product, atom| {
+                atom.at_least().filter(|&b| b >= 0).map(|b| product.saturating_mul(b))
+            })?;
+            Some(sum.saturating_add(product))
+        })
     }
 
     /// Evaluates with `lookup` giving the value of each symbol; `None` when a symbol is unknown.
@@ -213,6 +262,19 @@ impl Dim {
 }
 
 impl Atom {
+    /// A lower bound; see `Dim::at_least`.
+    fn at_least(&self) -> Option<i64> {
+        match self {
+            Self::Symbol(_) => Some(MIN_SYMBOL),
+            Self::FloorDiv(a, b) => {
+                let by = b.as_known().filter(|&b| b > 0)?;
+                Some(a.at_least()?.div_euclid(by))
+            }
+            Self::Max(a, b) => a.at_least().into_iter().chain(b.at_least()).max(),
+            Self::Min(a, b) => Some(a.at_least()?.min(b.at_least()?)),
+        }
+    }
+
     fn substitute(&self, lookup: &dyn Fn(&str) -> Option<Dim>) -> Dim {
         match self {
             Self::Symbol(name) => lookup(name).unwrap_or_else(|| Dim::atom(self.clone())),
@@ -376,6 +438,17 @@ mod tests {
         assert_eq!(half.to_string(), "floordiv(h + 1, 2)");
         let expr = half.to_expr(&|_| Some(0)).unwrap();
         assert_eq!(expr.eval(&[7]).unwrap(), 4);
+    }
+
+    #[test]
+    fn bounds_simplify_minimum_and_maximum() {
+        assert_eq!((s("b") * s("s") + 3.into()).at_least(), Some(4));
+        assert_eq!((s("b") - s("s")).at_least(), None);
+        assert_eq!((s("s") - 1.into()).larger(&0.into()), s("s") - 1.into());
+        let low = s("s").smaller(&512.into());
+        assert_eq!(low.to_string(), "min(s, 512)");
+        assert_eq!(s("s").larger(&low), s("s"));
+        assert_eq!(s("s").smaller(&s("s").larger(&512.into())), s("s"));
     }
 
     #[test]

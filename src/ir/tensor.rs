@@ -27,6 +27,12 @@ impl Bytes {
         ((*owner).as_ref().len() >= end).then_some(Self { owner, start, len })
     }
 
+    /// A part of these bytes; `None` when it reaches beyond their end.
+    pub fn sub(&self, start: usize, len: usize) -> Option<Self> {
+        let end = start.checked_add(len)?;
+        (end <= self.len).then(|| Self { owner: self.owner.clone(), start: self.start + start, len })
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &(*self.owner).as_ref()[self.start..self.start + self.len]
@@ -47,9 +53,11 @@ pub struct Tensor {
     bytes: Bytes,
 }
 
-/// Number of elements of a shape, or `None` when it overflows.
+/// Number of elements of a shape, or `None` when it overflows. Empty dimensions do not hide an overflow of the
+/// others, so that products of some of the dimensions cannot overflow either.
 pub fn n_elements(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+    let n = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
+    Some(if shape.contains(&0) { 0 } else { n })
 }
 
 impl Tensor {

@@ -1,1 +1,37 @@
 //! ONNX in and out.
+//!
+//! **Contract.** `load` gives a graph or everything that is wrong with the file; `save` gives a file that ONNX's
+//! own checker accepts and other engines run to the same results.
+//!
+//! **Invariants.** Hostile bytes never reach the protobuf parser: it sees only what the wire scan wrote. Weights
+//! are never copied on the way in. Nothing outside the model's folder is read. No recursion is as deep as
+//! the input. The same graph gives the same bytes.
+//!
+//! **Reading order.** In: `wire` (with `schema`, `limits`), `import`, `order`, `inputs`, `inline`, `call`,
+//! `adapt`, `tensors`, `external`. Out: `export`, `writer`, `sizes`, `lower`, `encode`.
+
+mod adapt;
+mod attrs;
+mod call;
+mod encode;
+mod export;
+mod external;
+mod history;
+mod import;
+mod inline;
+mod inputs;
+pub mod limits;
+mod lower;
+mod map;
+mod order;
+mod schema;
+mod sizes;
+mod tensors;
+mod wire;
+mod writer;
+
+pub use encode::{MAX_MESSAGE_BYTES, MIN_EXTERNAL_BYTES};
+pub use export::{ExportOptions, save, save_file};
+pub use import::{Imported, input_names, load, load_bytes};
+pub use limits::{Limits, Options};
+pub use tensors::{tensor_from_pb, tensor_to_pb};

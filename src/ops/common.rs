@@ -76,6 +76,18 @@ pub fn unsupported(message: impl Into<String>) -> Diag {
     Diag::new("U001", message)
 }
 
+/// `U010`: a shape that is only known at run time.
+pub fn data_dependent() -> Diag {
+    Diag::new("U010", "the shape of the result depends on data")
+        .hint("make the operand that holds the sizes a constant")
+}
+
+/// `X020`: an index that is out of range at run time.
+pub fn index_error(index: i64, size: usize) -> Diag {
+    Diag::new("X020", format!("index {index} is out of range for {size} elements"))
+        .hint("check the indices that are fed to the model")
+}
+
 /// The type of operand `n`.
 ///
 /// # Errors

@@ -6,17 +6,80 @@
 //! **Invariants.** An operator knows nothing of passes, devices or ONNX bytes (ONNX *names* are data). Evaluation
 //! is slow and follows the definition; speed is the devices' business.
 //!
-//! **Reading order.** `common` (shape rules, readers, samplers), then any family file. A new operator is one
-//! row in a family file and its name in that file's `ROWS`.
+//! **Reading order.** `common` (shape rules, readers), `elements` (bulk access), `scalar` (elementwise rows),
+//! `content` (shape arithmetic), `samples`, then any family file. A new operator is one row in a family file and
+//! its name in that file's `ROWS`.
 
+mod activation;
+mod attention;
+mod binary;
+mod cast;
+mod channel_norm;
 pub mod common;
-mod example;
+pub mod content;
+mod conv;
+mod conv_transpose;
+mod dynamic;
+mod einsum;
+pub mod elements;
+mod eval;
+mod fill;
+mod gather;
+mod global_pool;
+mod layout;
+mod logic;
+mod matmul;
+mod norm;
+mod pool;
+mod quantize;
+mod reduce;
+mod resample;
+mod reshape;
+mod resize;
+mod rotary;
+pub mod samples;
+pub mod scalar;
+mod scatter;
+mod select;
+pub mod shapes;
+mod slice;
+mod softmax;
+mod unary;
+mod window;
 
 use partita_ir::{OpDef, OpRef, Registry};
 use std::sync::LazyLock;
 
 /// The families; each file lists its own rows.
-const FAMILIES: &[&[&OpDef]] = &[example::ROWS];
+const FAMILIES: &[&[&OpDef]] = &[
+    activation::ROWS,
+    attention::ROWS,
+    binary::ROWS,
+    cast::ROWS,
+    channel_norm::ROWS,
+    conv::ROWS,
+    conv_transpose::ROWS,
+    dynamic::ROWS,
+    einsum::ROWS,
+    fill::ROWS,
+    gather::ROWS,
+    global_pool::ROWS,
+    layout::ROWS,
+    logic::ROWS,
+    matmul::ROWS,
+    norm::ROWS,
+    pool::ROWS,
+    quantize::ROWS,
+    reduce::ROWS,
+    reshape::ROWS,
+    resize::ROWS,
+    rotary::ROWS,
+    scatter::ROWS,
+    select::ROWS,
+    slice::ROWS,
+    softmax::ROWS,
+    unary::ROWS,
+];
 
 static SORTED: LazyLock<Vec<&'static OpDef>> = LazyLock::new(|| {
     let mut rows: Vec<&'static OpDef> = FAMILIES.iter().flat_map(|f| f.iter().copied()).collect();

@@ -7,23 +7,31 @@
 //! passes can be executed without a bounds error; sizes are checked before anything is allocated.
 //!
 //! **Reading order.** This file (the messages), `dim` (sizes with symbols), `tile` (elementwise programs),
-//! `order` (which step happens before which), `memory` (lifetimes to offsets), `file` (encode and decode),
-//! `check`, `text`.
+//! `limits`, `order` (which step happens before which), `reserve` (when a value needs its bytes), `memory`
+//! (lifetimes to offsets), `file` and `scan` (encode and bounded decode), `check` with `check_flow` and
+//! `check_memory`, `text`.
 
 pub mod check;
+mod check_flow;
+mod check_memory;
 pub mod dim;
 pub mod dtype;
 pub mod error;
 pub mod file;
+pub mod limits;
 pub mod memory;
 pub mod order;
+pub mod reserve;
+mod scan;
 pub mod text;
 pub mod tile;
+pub mod tile_eval;
 
 pub use dim::{DimExpr, DimOp};
 pub use dtype::ElementType;
 pub use error::PlanError;
-
+pub use file::PlanFile;
+pub use order::Order;
 pub use tile::{TileInstr, TileProgram};
 
 use prost::Message;

@@ -95,8 +95,9 @@ pub enum TileOp {
     Atanh = 46,
     /// ln(1 + x), Float.
     Log1p = 47,
-    /// Int: shift left or right (logical on the value's own width is the caller's business).
+    /// Int: shift left; by less than 0 or more than 63 gives 0.
     Shl = 48,
+    /// Int: arithmetic shift right; the distance is clamped to 0..=63.
     Shr = 49,
     /// Wraps an Int register to a narrower integer type: `index` is the `ElementType`.
     Wrap = 50,

@@ -4,9 +4,24 @@
 //!
 //! **Invariants.** No graph, no operator, no solver, no device by name. Nothing is allocated on the host
 //! after a shape has been bound once.
+//!
+//! **Reading order.** `driver` (what a device can do), `session` (load, bind, run), `bind` (symbols to sizes),
+//! `execute` with `event` (queues on threads), `trace` (clock and simulated clock), `source` and `arena`
+//! (bytes), `fault` (failures for tests).
 
+pub mod arena;
+mod bind;
 pub mod driver;
 pub mod error;
+mod event;
+mod execute;
+pub mod fault;
+pub mod session;
+pub mod source;
+pub mod trace;
 
 pub use driver::{Bound, Driver, DriverFactory, HostKernel, HostKernels, HostType, WeightBytes};
 pub use error::RuntimeError;
+pub use session::{Drivers, OutputBytes, PortInfo, Session, SessionOptions};
+pub use source::{PlanSource, read_plan};
+pub use trace::{Span, Timeline, TraceRow};

@@ -259,7 +259,12 @@ fn power(dst: &mut [f32], a: &[f32], b: &[f32]) {
 
 fn modulo(a: f32, b: f32) -> f32 {
     let rest = a % b;
-    if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
+    match rest == 0.0 {
+        // A zero has the sign of the divisor, as in Python.
+        true => rest.copysign(b),
+        false if (rest < 0.0) != (b < 0.0) => rest + b,
+        false => rest,
+    }
 }
 
 #[inline(always)]
@@ -297,7 +302,7 @@ fn int_pair(op: TileOp, dst: &mut [i64], a: &[i64], b: &[i64]) {
         TileOp::Le => each2(dst, a, b, |a, b| i64::from(a <= b)),
         TileOp::Shl => each2(dst, a, b, |a, b| if (0..64).contains(&b) { a << b } else { 0 }),
         TileOp::Shr => {
-            each2(dst, a, b, |a, b| if (0..64).contains(&b) { ((a as u64) >> b) as i64 } else { 0 });
+            each2(dst, a, b, |a, b| a >> b.clamp(0, 63));
         }
         TileOp::Pow => each2(dst, a, b, int_power),
         _ => dst.copy_from_slice(a),

@@ -1,0 +1,97 @@
+//! The commands. Each takes its arguments and writes its result; nothing here prints, exits or reads arguments.
+
+pub mod args;
+mod bench;
+mod compile;
+mod conformance;
+mod inspect;
+mod machine;
+mod optimize;
+mod place;
+mod run;
+mod tensors;
+
+use crate::error::{Error, Result};
+use crate::pipeline::CompileOptions;
+use crate::placement::Wishes;
+use args::{Cli, Command, Compiling, ObjectiveArg};
+use partita_hw::Machine;
+use partita_place::{Limits, Objective};
+use std::io::Write;
+
+/// Where results go, and who is told about progress.
+pub struct Io<'a> {
+    pub out: &'a mut dyn Write,
+    /// Told the stage that begins.
+    pub progress: &'a dyn Fn(&str),
+}
+
+impl Io<'_> {
+    /// Writes text to the results.
+    pub(crate) fn write(&mut self, text: &str) -> Result<()> {
+        self.out
+            .write_all(text.as_bytes())
+            .map_err(|e| Error::io("write", std::path::Path::new("standard output"), &e))
+    }
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What the command says.
+pub fn execute(cli: Cli, io: &mut Io) -> Result<()> {
+    match cli.command {
+        Command::Compile(args) => compile::execute(&args, io),
+        Command::Run(args) => run::execute(&args, io),
+        Command::Bench(args) => bench::execute(&args, io),
+        Command::Inspect(args) => inspect::inspect(&args, io),
+        Command::Explain(args) => inspect::explain(&args, io),
+        Command::Optimize(args) => optimize::execute(&args, io),
+        Command::Devices { json } => machine::devices(json, io),
+        Command::Machine => machine::machine(io),
+        Command::Conformance(args) => conformance::execute(&args, io),
+        Command::Place(args) => place::execute(&args, io),
+    }
+}
+
+impl From<ObjectiveArg> for Objective {
+    fn from(arg: ObjectiveArg) -> Self {
+        match arg {
+            ObjectiveArg::Latency => Self::Latency,
+            ObjectiveArg::Throughput => Self::Bottleneck,
+        }
+    }
+}
+
+impl Compiling {
+    /// The pipeline's options, with rule files read.
+    pub(crate) fn options(&self) -> Result<CompileOptions> {
+        let read = |p: &std::path::PathBuf| {
+            let text = std::fs::read_to_string(p).map_err(|e| Error::io("read", p, &e))?;
+            Ok((p.display().to_string(), text))
+        };
+        let defaults = Limits::default();
+        Ok(CompileOptions {
+            dims: self.dims.iter().cloned().collect(),
+            hints: self.hints.iter().cloned().collect(),
+            fuel: self.fuel,
+            rules: self.rules.iter().map(read).collect::<Result<_>>()?,
+            strict: self.strict,
+            egraph: !self.no_egraph,
+            threads: self.threads,
+            wishes: Wishes {
+                objective: self.objective.into(),
+                limits: Limits { work: self.work.unwrap_or(defaults.work), ..defaults },
+                pins: self.pins.clone(),
+            },
+        })
+    }
+
+    /// The machine to plan for: that of the file, or the running CPU.
+    pub(crate) fn machine(&self) -> Result<Machine> {
+        match &self.machine {
+            Some(path) => crate::devices::from_file(path),
+            None => crate::devices::detected(false),
+        }
+    }
+}

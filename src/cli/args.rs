@@ -1,0 +1,274 @@
+//! The command line, stated once.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the input is wrong, or something failed; the message says what and what to do
+  2  the command line is wrong
+  3  the model uses something valid that is not supported
+
+Results go to stdout, progress and messages to stderr.";
+
+/// Compiles models for machines with unlike processors, shows what it decided and why, and runs the result.
+#[derive(Debug, Parser)]
+#[command(name = "partita", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compile a model into a plan: what runs where, when, out of which memory
+    #[command(
+        after_help = "Example:\n  partita compile model.onnx -o model.plan --machine cpu-gpu.toml --dump-dot dots/"
+    )]
+    Compile(CompileArgs),
+    /// Run a plan, or a model (compiled on the fly), once
+    #[command(
+        after_help = "Example:\n  partita run model.plan --input image=cat.npy --output-dir out/\n  partita run model.onnx --input random"
+    )]
+    Run(RunArgs),
+    /// Measure a plan or a model
+    #[command(after_help = "Example:\n  partita bench model.plan --threads 2 --runs 100 --json")]
+    Bench(BenchArgs),
+    /// Show a plan
+    #[command(after_help = "Example:\n  partita inspect model.plan --format dot | dot -Tsvg > plan.svg")]
+    Inspect(InspectArgs),
+    /// Rewrite a model and write it back as ONNX
+    #[command(after_help = "Example:\n  partita optimize model.onnx -o smaller.onnx --report")]
+    Optimize(OptimizeArgs),
+    /// Say why a node runs where it runs
+    #[command(after_help = "Example:\n  partita explain model.plan /conv1/Conv")]
+    Explain(ExplainArgs),
+    /// List the processors of this machine
+    #[command(after_help = "Example:\n  partita devices --json")]
+    Devices {
+        /// One JSON object with a schema version
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write this machine as a machine file
+    #[command(after_help = "Example:\n  partita machine > machine.toml")]
+    Machine,
+    /// Run conformance cases: inputs and outputs as ONNX .pb files
+    #[command(
+        after_help = "Example:\n  partita conformance --cases cases.txt\n  partita conformance model.onnx inputs/ outputs/"
+    )]
+    Conformance(ConformanceArgs),
+    /// Solve a placement problem given as numbers
+    #[command(
+        after_help = "Example:\n  partita place bert.json --format msr --objective throughput -o bert.solution.json"
+    )]
+    Place(PlaceArgs),
+}
+
+/// What is optimized for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ObjectiveArg {
+    /// Least time of one inference
+    #[default]
+    Latency,
+    /// Least load of the busiest device or link, for a stream of inferences
+    Throughput,
+}
+
+/// Options of every command that compiles.
+#[derive(Clone, Debug, Args)]
+pub struct Compiling {
+    /// Machine file; the running CPU when left out
+    #[arg(long, value_name = "FILE")]
+    pub machine: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t)]
+    pub objective: ObjectiveArg,
+    /// Fix a symbolic dimension; the others are bound when the plan runs
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
+    pub dims: Vec<(String, i64)>,
+    /// Size a free dimension is likely to have, for predictions; the plan stays general
+    #[arg(long = "hint", value_name = "NAME=N", value_parser = dim)]
+    pub hints: Vec<(String, i64)>,
+    /// Worker threads of the CPU
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// More rewrite rules
+    #[arg(long = "rules", value_name = "FILE")]
+    pub rules: Vec<PathBuf>,
+    /// Stop after N rewrites, to bisect a bad one
+    #[arg(long, value_name = "N")]
+    pub fuel: Option<u64>,
+    /// Run a node on a device
+    #[arg(long = "pin", value_name = "NODE=DEVICE", value_parser = pair)]
+    pub pins: Vec<(String, String)>,
+    /// Bit-exact rewrites only
+    #[arg(long)]
+    pub strict: bool,
+    /// Leave the e-graph out
+    #[arg(long)]
+    pub no_egraph: bool,
+    /// Work limit of the placement solver, in elementary steps
+    #[arg(long, value_name = "N")]
+    pub work: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// ONNX model, or a graph in the text form (.graph)
+    pub model: PathBuf,
+    /// Where the plan goes
+    #[arg(short, long, value_name = "PLAN")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub compiling: Compiling,
+    /// Write a DOT file for every stage into DIR
+    #[arg(long, value_name = "DIR")]
+    pub dump_dot: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// A plan, an ONNX model or a text graph
+    #[arg(value_name = "PLAN-or-MODEL")]
+    pub program: PathBuf,
+    /// NAME=FILE with a .npy or .pb tensor, or `random` to fill what is missing (seeded)
+    #[arg(long = "input", value_name = "NAME=FILE")]
+    pub inputs: Vec<String>,
+    /// Seed of `--input random`
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Write every output as NAME.npy
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Write what ran when, as a trace for chrome://tracing or Perfetto
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    #[command(flatten)]
+    pub compiling: Compiling,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// A plan, an ONNX model or a text graph
+    #[arg(value_name = "PLAN-or-MODEL")]
+    pub program: PathBuf,
+    /// NAME.npy per input; missing ones are random (seeded)
+    #[arg(long, value_name = "DIR")]
+    pub inputs_dir: Option<PathBuf>,
+    /// Write every output as NAME.npy
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Timed runs; without it as many as fit a second, at least 30
+    #[arg(long, value_name = "N")]
+    pub runs: Option<usize>,
+    /// The last line is one JSON object with a schema version
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compiling: Compiling,
+}
+
+/// Form of `inspect`'s output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum InspectFormat {
+    #[default]
+    Text,
+    Dot,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    pub plan: PathBuf,
+    #[arg(long, value_enum, default_value_t)]
+    pub format: InspectFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct OptimizeArgs {
+    pub model: PathBuf,
+    /// Where the optimized model goes
+    #[arg(short, long, value_name = "OUT.onnx")]
+    pub output: PathBuf,
+    /// Say which passes and rules did what
+    #[arg(long)]
+    pub report: bool,
+    #[command(flatten)]
+    pub compiling: Compiling,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    pub plan: PathBuf,
+    /// Name of a node, a value, or a part of one
+    pub node: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ConformanceArgs {
+    /// One case a line: model, inputs folder, outputs folder, separated by tabs
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "inputs_dir", "outputs_dir"])]
+    pub cases: Option<PathBuf>,
+    #[arg(required_unless_present = "cases")]
+    pub model: Option<PathBuf>,
+    /// Holds input_<i>.pb
+    #[arg(required_unless_present = "cases")]
+    pub inputs_dir: Option<PathBuf>,
+    /// Gets output_<j>.pb
+    #[arg(required_unless_present = "cases")]
+    pub outputs_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub compiling: Compiling,
+}
+
+/// Form of a placement problem.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PlaceFormat {
+    /// Our text form
+    #[default]
+    Partita,
+    /// JSON of the MSR instances (throughput and latency)
+    Msr,
+    /// Contest instances of the intra-operator parallelism challenge
+    Iopddl,
+    /// MILP models of Helix
+    Helix,
+}
+
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// The problem
+    pub file: PathBuf,
+    #[arg(long, value_enum, default_value_t)]
+    pub format: PlaceFormat,
+    #[arg(long, value_enum, default_value_t)]
+    pub objective: ObjectiveArg,
+    /// Work limit in elementary steps: the same limit gives the same answer on every machine
+    #[arg(long, value_name = "N")]
+    pub work: Option<u64>,
+    /// Solver threads
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
+    /// Where the solution goes
+    #[arg(short, long, value_name = "SOLUTION")]
+    pub output: PathBuf,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    // Node names may hold `=`; device names do not.
+    let (a, b) = text.rsplit_once('=').ok_or("expected NAME=VALUE")?;
+    if a.is_empty() || b.is_empty() {
+        Err("expected NAME=VALUE".to_owned())
+    } else {
+        Ok((a.to_owned(), b.to_owned()))
+    }
+}
+
+fn dim(text: &str) -> Result<(String, i64), String> {
+    let (name, size) = pair(text)?;
+    match size.parse::<i64>() {
+        Ok(n) if n >= 0 => Ok((name, n)),
+        _ => Err(format!("{size} is not a size")),
+    }
+}

@@ -1,0 +1,129 @@
+//! `partita bench`.
+
+use super::args::BenchArgs;
+use super::run::write_outputs;
+use super::{Io, tensors};
+use crate::error::{Error, Result};
+use crate::report::json::SCHEMA;
+use crate::session::{Opening, open, outputs, run};
+use partita_ir::Tensor;
+use partita_runtime::Session;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Warm-up before times count, the longer of the two.
+const WARMUP_RUNS: usize = 3;
+const WARMUP_TIME: Duration = Duration::from_millis(300);
+/// Without `--runs`: at least this many runs and this long, but not beyond `MOST_TIME`.
+const LEAST_RUNS: usize = 30;
+const LEAST_TIME: Duration = Duration::from_secs(1);
+const MOST_TIME: Duration = Duration::from_secs(15);
+
+pub(super) fn execute(args: &BenchArgs, io: &mut Io) -> Result<()> {
+    let compile = args.compiling.options()?;
+    let begin = Instant::now();
+    let opening = Opening {
+        threads: args.compiling.threads,
+        trace: false,
+        compile: &compile,
+        machine: &|| args.compiling.machine(),
+        progress: io.progress,
+    };
+    let mut session = open(&args.program, &opening)?;
+    let load_ms = ms(begin.elapsed());
+    let given = given(&session, args.inputs_dir.as_deref())?;
+    let inputs = tensors::inputs(session.plan(), given, Some(0), &compile.dims)?;
+    (io.progress)("running");
+    run(&mut session, &inputs)?;
+    let mut times = measure(&mut session, &inputs, args.runs)?;
+    if let Some(dir) = &args.output_dir {
+        write_outputs(&session, &outputs(&session)?, dir)?;
+    }
+    times.sort_by(f64::total_cmp);
+    report(args, &session, &times, load_ms, io)
+}
+
+fn report(args: &BenchArgs, session: &Session, times: &[f64], load_ms: f64, io: &mut Io) -> Result<()> {
+    let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
+    let predicted_us = session.plan().provenance.as_ref().map_or(0.0, |p| p.value_us);
+    if !args.json {
+        return io.write(&format!(
+            "median {:.3} ms, least {:.3} ms, p90 {:.3} ms over {} runs; loaded in {load_ms:.1} ms; predicted {:.3} ms\n",
+            at(0.5), times[0], at(0.9), times.len(), predicted_us / 1e3
+        ));
+    }
+    let object = json!({
+        "schema": SCHEMA,
+        "median_ms": at(0.5),
+        "min_ms": times[0],
+        "p90_ms": at(0.9),
+        "load_ms": load_ms,
+        "load_s": load_ms / 1e3,
+        "runs": times.len(),
+        "predicted_ms": predicted_us / 1e3,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "outputs_dir": args.output_dir.as_ref().map(|d| d.display().to_string()),
+    });
+    io.write(&format!("{object}\n"))
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// NAME.npy for every input that the folder has.
+fn given(session: &Session, dir: Option<&Path>) -> Result<BTreeMap<String, Tensor>> {
+    let mut out = BTreeMap::new();
+    let Some(dir) = dir else { return Ok(out) };
+    if !dir.is_dir() {
+        return Err(Error::new(
+            "F014",
+            format!("{} is not a folder", dir.display()),
+            "it holds NAME.npy per input",
+        ));
+    }
+    for port in session.inputs() {
+        let path = dir.join(format!("{}.npy", tensors::file_name(&port.name)));
+        if path.exists() {
+            out.insert(port.name.clone(), tensors::read(&path)?);
+        }
+    }
+    Ok(out)
+}
+
+/// Milliseconds of each timed run.
+fn measure(session: &mut Session, inputs: &[Tensor], runs: Option<usize>) -> Result<Vec<f64>> {
+    let views: Vec<(&[u8], &[usize])> = inputs.iter().map(|t| (t.bytes(), t.shape())).collect();
+    let begin = Instant::now();
+    let mut warm = 0;
+    while warm < WARMUP_RUNS || begin.elapsed() < WARMUP_TIME {
+        session.run(&views)?;
+        warm += 1;
+    }
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    loop {
+        let before = Instant::now();
+        session.run(&views)?;
+        times.push(ms(before.elapsed()));
+        let done = match runs {
+            Some(n) => times.len() >= n.max(1),
+            None => {
+                (times.len() >= LEAST_RUNS && begin.elapsed() >= LEAST_TIME) || begin.elapsed() >= MOST_TIME
+            }
+        };
+        if done {
+            return Ok(times);
+        }
+    }
+}
+
+/// Most memory this process has had resident, where the system tells (Linux), else 0.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

@@ -1,0 +1,560 @@
+//! From regions to calls: the table that says which library kernel an operator becomes.
+//!
+//! An operator without a row, or whose types and attributes do not fit the kernel, becomes the `reference` kernel:
+//! nothing is refused because only a fast path is missing.
+
+use crate::call::{Arg, Call, Lowered};
+use crate::params::{KernelBuilder, SymbolIndex, exprs};
+use crate::program::Chain;
+use crate::reference;
+use crate::windows::Windows;
+use partita_ir::builder::Inference;
+use partita_ir::diag::Diag;
+use partita_ir::graph::Node;
+use partita_ir::types::Content;
+use partita_ir::{Dim, Graph, NodeId, Region, RegionKind, Regions, ValueId};
+use partita_plan::{Kernel, TileProgram};
+
+/// What lowering may look at.
+pub struct Ctx<'a> {
+    pub graph: &'a Graph,
+    pub inference: &'a Inference,
+    pub symbols: SymbolIndex<'a>,
+}
+
+/// The kernel of one node and its own operands; results are the node's.
+struct Own {
+    builder: KernelBuilder,
+    operands: Vec<Option<Arg>>,
+    /// Shape in which the kernel sees the first result, when not its own.
+    view: Option<Vec<Dim>>,
+    /// Arithmetic on the result that belongs to the operator itself: (alpha, beta, c).
+    affine: Option<(f32, f32, Option<ValueId>)>,
+}
+
+impl Own {
+    fn new(builder: KernelBuilder, node: &Node) -> Self {
+        Self {
+            builder,
+            operands: node.inputs.iter().map(|v| v.map(Arg::of)).collect(),
+            view: None,
+            affine: None,
+        }
+    }
+}
+
+type LowerFn = fn(&Ctx, &Node) -> Option<Own>;
+
+/// Operators with a library kernel. The second column says whether the kernel takes an epilogue.
+const TABLE: &[(&str, bool, LowerFn)] = &[
+    ("attention", false, attention),
+    ("average_pool", false, pool),
+    ("concat", false, concat),
+    ("constant_of_shape", false, constant_of_shape),
+    ("conv", true, conv),
+    ("conv_transpose", true, conv_transpose),
+    ("dropout", false, copy),
+    ("expand", false, expand),
+    ("gather", false, gather),
+    ("gemm", true, gemm),
+    ("global_average_pool", false, global_pool),
+    ("global_max_pool", false, global_pool),
+    ("identity", false, copy),
+    ("layer_norm", false, layer_norm),
+    ("log_softmax", false, softmax),
+    ("matmul", true, matmul),
+    ("max_pool", false, pool),
+    ("pad", false, pad),
+    ("reduce_l1", false, reduce),
+    ("reduce_l2", false, reduce),
+    ("reduce_log_sum", false, reduce),
+    ("reduce_log_sum_exp", false, reduce),
+    ("reduce_max", false, reduce),
+    ("reduce_mean", false, reduce),
+    ("reduce_min", false, reduce),
+    ("reduce_prod", false, reduce),
+    ("reduce_sum", false, reduce),
+    ("reduce_sum_square", false, reduce),
+    ("rms_norm", false, layer_norm),
+    ("slice", false, slice),
+    ("softmax", false, softmax),
+    ("split", false, split),
+    ("transpose", false, transpose),
+];
+
+/// Whether an operator's kernel takes an elementwise epilogue.
+pub fn takes_epilogue(op: &str) -> bool {
+    TABLE.iter().any(|(name, epilogue, _)| *name == op && *epilogue)
+}
+
+/// Lowers every region.
+///
+/// # Errors
+/// `C001` for a node whose attributes hold a symbol that no input binds.
+pub fn lower_regions(ctx: &Ctx, regions: &Regions) -> Result<Vec<Lowered>, Vec<Diag>> {
+    let mut errors = Vec::new();
+    let lowered =
+        regions.list.iter().map(|r| lower_region(ctx, r).map_err(|e| errors.push(e)).unwrap_or_default());
+    let lowered: Vec<Lowered> = lowered.collect();
+    if errors.is_empty() { Ok(lowered) } else { Err(errors) }
+}
+
+fn lower_region(ctx: &Ctx, region: &Region) -> Result<Lowered, Diag> {
+    match region.kind {
+        RegionKind::Reshape => {
+            let node = ctx.graph.node(region.nodes[0]);
+            match node.inputs.first().copied().flatten() {
+                Some(source) => Ok(Lowered { calls: Vec::new(), aliases: vec![(node.outputs[0], source)] }),
+                None => one_by_one(ctx, &region.nodes),
+            }
+        }
+        RegionKind::Elementwise => match tile(ctx, &region.nodes) {
+            Some(call) => Ok(Lowered { calls: vec![call], aliases: Vec::new() }),
+            None => one_by_one(ctx, &region.nodes),
+        },
+        RegionKind::Anchor => match region.anchor.and_then(|a| anchored(ctx, region, a)) {
+            Some(call) => Ok(Lowered { calls: vec![call], aliases: Vec::new() }),
+            None => one_by_one(ctx, &region.nodes),
+        },
+        RegionKind::Single => one_by_one(ctx, &region.nodes),
+    }
+}
+
+/// Every node by itself: the general way.
+fn one_by_one(ctx: &Ctx, nodes: &[NodeId]) -> Result<Lowered, Diag> {
+    let calls = nodes.iter().map(|id| single(ctx, *id)).collect::<Result<Vec<_>, Diag>>()?;
+    Ok(Lowered { calls, aliases: Vec::new() })
+}
+
+fn single(ctx: &Ctx, id: NodeId) -> Result<Call, Diag> {
+    let node = ctx.graph.node(id);
+    sizes(ctx, node)
+        .or_else(|| tile(ctx, &[id]))
+        .or_else(|| library(ctx, id))
+        .or_else(|| batch_norm(ctx, node))
+        .map_or_else(|| by_reference(ctx, node), Ok)
+}
+
+/// A result whose elements are dims needs no operands at all.
+fn sizes(ctx: &Ctx, node: &Node) -> Option<Call> {
+    let [output] = node.outputs.as_slice() else { return None };
+    let dims = match ctx.inference.contents.get(output.index())?.as_ref()? {
+        Content::Dims(dims) => dims.clone(),
+        content @ Content::Const(_) => content.as_dims()?,
+    };
+    let kernel = KernelBuilder::new("dims").dims("values", exprs(&dims, ctx.symbols)?).finish();
+    Some(Call { kernel, operands: Vec::new(), results: vec![Arg::of(*output)] })
+}
+
+fn by_reference(ctx: &Ctx, node: &Node) -> Result<Call, Diag> {
+    let kernel = reference::kernel(node.op, &node.attrs, ctx.symbols).ok_or_else(|| {
+        Diag::new("C001", "an attribute holds a symbol that no input binds")
+            .at_node(format!("{} ({})", node.name, node.op.name))
+            .hint("fix the symbol with --dim NAME=N")
+    })?;
+    let operands = node.inputs.iter().map(|v| v.map(Arg::of)).collect();
+    Ok(Call { kernel, operands, results: node.outputs.iter().copied().map(Arg::of).collect() })
+}
+
+/// A chain of elementwise nodes as one tile program; `None` when one of them has no tile form.
+fn tile(ctx: &Ctx, nodes: &[NodeId]) -> Option<Call> {
+    let mut chain = Chain::new(ctx);
+    let mut last = None;
+    for (n, id) in nodes.iter().enumerate() {
+        last = Some(chain.node(*id, n + 1 == nodes.len())?);
+    }
+    let output = *ctx.graph.node(*nodes.last()?).outputs.first()?;
+    let (program, operands) = chain.finish(last?);
+    let kernel = KernelBuilder::new("tile").program(program).finish();
+    Some(Call { kernel, operands: operands.into_iter().map(Some).collect(), results: vec![Arg::of(output)] })
+}
+
+fn row(op: &str) -> Option<&'static (&'static str, bool, LowerFn)> {
+    TABLE.iter().find(|(name, _, _)| *name == op)
+}
+
+fn library(ctx: &Ctx, id: NodeId) -> Option<Call> {
+    let node = ctx.graph.node(id);
+    let own = row(node.op.name)?.2(ctx, node)?;
+    let results = node.outputs.iter().copied().map(Arg::of).collect();
+    finish(ctx, node, own, &[], results)
+}
+
+/// An anchor with the elementwise nodes behind it as its epilogue.
+fn anchored(ctx: &Ctx, region: &Region, anchor: NodeId) -> Option<Call> {
+    let node = ctx.graph.node(anchor);
+    let (_, epilogue, lower) = row(node.op.name)?;
+    let rest: Vec<NodeId> = region.nodes.iter().copied().filter(|n| *n != anchor).collect();
+    if !epilogue && !rest.is_empty() {
+        return None;
+    }
+    let own = lower(ctx, node)?;
+    let output = *region.outputs.first()?;
+    finish(ctx, node, own, &rest, vec![Arg::of(output)])
+}
+
+/// Adds the affine part and the epilogue program to a kernel's own operands.
+fn finish(ctx: &Ctx, node: &Node, own: Own, rest: &[NodeId], mut results: Vec<Arg>) -> Option<Call> {
+    let Own { mut builder, mut operands, view, affine } = own;
+    let takes = takes_epilogue(node.op.name);
+    if takes {
+        builder = builder.int("n_own", operands.len() as i64);
+    }
+    if affine.is_some() || !rest.is_empty() {
+        let (program, more) = epilogue(ctx, node, affine, rest)?;
+        builder = builder.program(program);
+        operands.extend(more.into_iter().map(Some));
+    }
+    if view.is_some() {
+        results[0].view = view;
+    }
+    Some(Call { kernel: builder.finish(), operands, results })
+}
+
+fn epilogue(
+    ctx: &Ctx,
+    node: &Node,
+    affine: Option<(f32, f32, Option<ValueId>)>,
+    rest: &[NodeId],
+) -> Option<(TileProgram, Vec<Arg>)> {
+    let mut chain = Chain::new(ctx);
+    let value = node.outputs[0];
+    let mut last = chain.accumulator(value, ctx.graph.ty(value).dtype);
+    if let Some((alpha, beta, c)) = affine {
+        let c = match c {
+            Some(c) if beta != 0.0 => Some(chain.read(&Arg::of(c))?),
+            _ => None,
+        };
+        let b = chain.builder();
+        if alpha != 1.0 {
+            let alpha = b.float(f64::from(alpha));
+            last = b.binary(partita_plan::tile::TileOp::Mul, last, alpha);
+        }
+        if let Some(mut c) = c {
+            if beta != 1.0 {
+                let beta = b.float(f64::from(beta));
+                c = b.binary(partita_plan::tile::TileOp::Mul, c, beta);
+            }
+            last = b.binary(partita_plan::tile::TileOp::Add, last, c);
+        }
+        chain.define(value, last);
+    }
+    for (n, id) in rest.iter().enumerate() {
+        last = chain.node(*id, n + 1 == rest.len())?;
+    }
+    Some(chain.finish(last))
+}
+
+fn rank(ctx: &Ctx, value: Option<ValueId>) -> usize {
+    value.map_or(0, |v| ctx.graph.ty(v).rank())
+}
+
+/// An axis attribute counted from the front.
+fn axis(node: &Node, rank: usize, default: i64) -> Option<usize> {
+    let axis = node.attrs.int_or("axis", default);
+    let axis = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(axis).ok().filter(|a| *a < rank)
+}
+
+/// Integers that are an attribute or the known content of an operand.
+fn ints(ctx: &Ctx, node: &Node, name: &str, operand: usize) -> Option<Vec<i64>> {
+    dims(ctx, node, name, operand)?.iter().map(Dim::as_known).collect()
+}
+
+fn dims(ctx: &Ctx, node: &Node, name: &str, operand: usize) -> Option<Vec<Dim>> {
+    node.attrs.dims(name).or_else(|| {
+        let value = node.inputs.get(operand).copied().flatten()?;
+        ctx.inference.contents[value.index()].as_ref()?.as_dims()
+    })
+}
+
+/// Whether operand `n` was given.
+fn has(node: &Node, n: usize) -> bool {
+    node.inputs.get(n).is_some_and(Option::is_some)
+}
+
+fn gemm(_: &Ctx, node: &Node) -> Option<Own> {
+    let flag = |name| i64::from(node.attrs.flag(name));
+    let builder = KernelBuilder::new("gemm").int("trans_a", flag("trans_a")).int("trans_b", flag("trans_b"));
+    let mut own = Own::new(builder, node);
+    own.operands.truncate(2);
+    let c = node.inputs.get(2).copied().flatten();
+    let (alpha, beta) = (node.attrs.float_or("alpha", 1.0), node.attrs.float_or("beta", 1.0));
+    own.affine = (alpha != 1.0 || c.is_some()).then_some((alpha, beta, c));
+    Some(own)
+}
+
+fn matmul(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let mut own = Own::new(KernelBuilder::new("gemm").int("trans_a", 0).int("trans_b", 0), node);
+    let shape = |n: usize| node.inputs[n].map(|v| ctx.graph.ty(v).shape.clone());
+    let (a, b) = (shape(0)?, shape(1)?);
+    let mut out = ctx.graph.ty(node.outputs[0]).shape.clone();
+    // A vector is a matrix of one row or column for the kernel.
+    if a.len() == 1 {
+        own.operands[0].as_mut()?.view = Some(vec![1.into(), a[0].clone()]);
+        out.insert(if b.len() == 1 { 0 } else { out.len() - 1 }, 1.into());
+        own.view = Some(out.clone());
+    }
+    if b.len() == 1 {
+        own.operands[1].as_mut()?.view = Some(vec![b[0].clone(), 1.into()]);
+        out.push(1.into());
+        own.view = Some(out);
+    }
+    Some(own)
+}
+
+fn spatial(ctx: &Ctx, node: &Node) -> Option<Vec<Option<i64>>> {
+    Some(ctx.graph.ty(node.inputs[0]?).shape.get(2..)?.iter().map(Dim::as_known).collect())
+}
+
+fn weight_kernel(ctx: &Ctx, node: &Node) -> Option<Vec<i64>> {
+    ctx.graph.ty(node.inputs[1]?).shape.get(2..)?.iter().map(Dim::as_known).collect()
+}
+
+fn conv(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let windows = Windows::new(&node.attrs, weight_kernel(ctx, node)?, &spatial(ctx, node)?)?;
+    let builder = windows.params(KernelBuilder::new("conv")).int("group", node.attrs.int_or("group", 1));
+    Some(Own::new(builder, node))
+}
+
+fn conv_transpose(ctx: &Ctx, node: &Node) -> Option<Own> {
+    // Forms that derive pads from a wanted output size go the general way.
+    if node.attrs.get("output_shape").is_some() || node.attrs.str("auto_pad").unwrap_or("NOTSET") != "NOTSET"
+    {
+        return None;
+    }
+    let windows = Windows::new(&node.attrs, weight_kernel(ctx, node)?, &spatial(ctx, node)?)?;
+    let n = windows.kernel.len();
+    let extra = node.attrs.ints("output_padding").unwrap_or_else(|| vec![0; n]);
+    let builder = windows.params(KernelBuilder::new("conv_transpose")).ints("output_padding", &extra);
+    Some(Own::new(builder.int("group", node.attrs.int_or("group", 1)), node))
+}
+
+fn pool(ctx: &Ctx, node: &Node) -> Option<Own> {
+    if node.outputs.len() != 1 {
+        return None;
+    }
+    let windows = Windows::new(&node.attrs, node.attrs.ints("kernel_shape")?, &spatial(ctx, node)?)?;
+    let mode = if node.op.name == "max_pool" { "max" } else { "avg" };
+    let builder = windows
+        .params(KernelBuilder::new("pool"))
+        .ints("kernel", &windows.kernel)
+        .string("mode", mode)
+        .int("count_include_pad", i64::from(node.attrs.flag("count_include_pad")));
+    Some(Own::new(builder, node))
+}
+
+fn global_pool(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let axes: Vec<i64> = (2..rank(ctx, node.inputs[0]) as i64).collect();
+    let mode = if node.op.name == "global_max_pool" { "max" } else { "mean" };
+    Some(Own::new(KernelBuilder::new("reduce").string("mode", mode).ints("axes", &axes), node))
+}
+
+fn reduce(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let rank = rank(ctx, node.inputs[0]) as i64;
+    let given = if node.attrs.get("axes").is_some() || has(node, 1) {
+        ints(ctx, node, "axes", 1)?
+    } else {
+        Vec::new()
+    };
+    let axes: Vec<i64> = match given.as_slice() {
+        [] if node.attrs.flag("noop_with_empty_axes") => return None,
+        [] => (0..rank).collect(),
+        axes => axes.iter().map(|a| if *a < 0 { a + rank } else { *a }).collect(),
+    };
+    let mode = node.op.name.strip_prefix("reduce_")?;
+    let mut own = Own::new(KernelBuilder::new("reduce").string("mode", mode).ints("axes", &axes), node);
+    own.operands.truncate(1);
+    Some(own)
+}
+
+fn softmax(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let axis = axis(node, rank(ctx, node.inputs[0]), -1)?;
+    let log = i64::from(node.op.name == "log_softmax");
+    Some(Own::new(KernelBuilder::new("softmax").int("axis", axis as i64).int("log", log), node))
+}
+
+fn layer_norm(ctx: &Ctx, node: &Node) -> Option<Own> {
+    if node.outputs.len() != 1 {
+        return None;
+    }
+    let axis = axis(node, rank(ctx, node.inputs[0]), -1)?;
+    let epsilon = f64::from(node.attrs.float_or("epsilon", 1e-5));
+    let rms = i64::from(node.op.name == "rms_norm");
+    let builder =
+        KernelBuilder::new("layer_norm").int("axis", axis as i64).float("epsilon", epsilon).int("rms", rms);
+    Some(Own::new(builder, node))
+}
+
+fn attention(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let ty = |n: usize| node.inputs.get(n).copied().flatten().map(|v| ctx.graph.ty(v));
+    let (q, v) = (ty(0)?, ty(2)?);
+    // Grouped heads, soft caps and boolean masks go the general way.
+    let plain = node.outputs.len() == 1
+        && node.inputs.len() <= 4
+        && node.attrs.float_or("softcap", 0.0) == 0.0
+        && q.rank() >= 2
+        && q.shape[..q.rank() - 2] == v.shape[..v.rank().max(2) - 2]
+        && ty(3).is_none_or(|m| m.dtype.is_float());
+    let depth = q.shape.last()?.as_known()?;
+    let scale = node.attrs.float_or("scale", 1.0 / (depth as f32).sqrt());
+    let builder = KernelBuilder::new("attention")
+        .float("scale", f64::from(scale))
+        .int("k_transposed", i64::from(node.attrs.flag("k_transposed")))
+        .int("causal", i64::from(node.attrs.flag("is_causal")));
+    plain.then(|| Own::new(builder, node))
+}
+
+fn transpose(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let rank = rank(ctx, node.inputs[0]) as i64;
+    let perm = node.attrs.ints("perm").unwrap_or_else(|| (0..rank).rev().collect());
+    Some(Own::new(KernelBuilder::new("transpose").ints("perm", &perm), node))
+}
+
+fn slice(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let shape = &ctx.graph.ty(node.inputs[0]?).shape;
+    let given = dims(ctx, node, "starts", 1)?;
+    let axes = match node.attrs.get("axes").is_some() || has(node, 3) {
+        true => ints(ctx, node, "axes", 3)?,
+        false => (0..given.len() as i64).collect(),
+    };
+    let given_steps = match node.attrs.get("steps").is_some() || has(node, 4) {
+        true => ints(ctx, node, "steps", 4)?,
+        false => vec![1; given.len()],
+    };
+    let mut starts = vec![Dim::known(0); shape.len()];
+    let mut steps = vec![Dim::known(1); shape.len()];
+    for ((start, axis), step) in given.iter().zip(axes).zip(given_steps) {
+        let axis = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis })
+            .ok()
+            .filter(|a| *a < shape.len())?;
+        starts[axis] = first_index(start, &shape[axis], step)?;
+        steps[axis] = step.into();
+    }
+    let builder = KernelBuilder::new("slice")
+        .dims("starts", exprs(&starts, ctx.symbols)?)
+        .dims("steps", exprs(&steps, ctx.symbols)?);
+    let mut own = Own::new(builder, node);
+    own.operands.truncate(1);
+    Some(own)
+}
+
+/// The first index of a slice, clamped as ONNX says; `None` when the sign of a symbolic start is unknown.
+fn first_index(start: &Dim, size: &Dim, step: i64) -> Option<Dim> {
+    let highest = if step < 0 { size.clone() - 1.into() } else { size.clone() };
+    let from_front = match start.as_known() {
+        Some(s) if s < 0 => (size.clone() + start.clone()).larger(&0.into()),
+        Some(_) => start.clone(),
+        // A symbolic start is a size: not negative.
+        None if start.terms().all(|(_, c)| c > 0) => start.clone(),
+        None => return None,
+    };
+    Some(from_front.smaller(&highest))
+}
+
+fn expand(_: &Ctx, node: &Node) -> Option<Own> {
+    let mut own = Own::new(KernelBuilder::new("expand"), node);
+    own.operands.truncate(1);
+    Some(own)
+}
+
+fn concat(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let axis = axis(node, rank(ctx, node.inputs[0]), 0)?;
+    Some(Own::new(KernelBuilder::new("concat").int("axis", axis as i64), node))
+}
+
+fn split(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let axis = axis(node, rank(ctx, node.inputs[0]), 0)?;
+    let mut own = Own::new(KernelBuilder::new("split").int("axis", axis as i64), node);
+    own.operands.truncate(1);
+    Some(own)
+}
+
+fn pad(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let rank = rank(ctx, node.inputs[0]);
+    let given = dims(ctx, node, "pads", 1)?;
+    let axes = match node.attrs.get("axes").is_some() || has(node, 3) {
+        true => ints(ctx, node, "axes", 3)?,
+        false => (0..rank as i64).collect(),
+    };
+    if given.len() != 2 * axes.len() {
+        return None;
+    }
+    let mut pads = vec![Dim::known(0); 2 * rank];
+    for (n, axis) in axes.iter().enumerate() {
+        let axis =
+            usize::try_from(if *axis < 0 { axis + rank as i64 } else { *axis }).ok().filter(|a| *a < rank)?;
+        pads[axis] = given[n].clone();
+        pads[rank + axis] = given[axes.len() + n].clone();
+    }
+    let mode = node.attrs.str("mode").unwrap_or("constant");
+    let value = f64::from(node.attrs.float_or("value", 0.0));
+    let builder = KernelBuilder::new("pad")
+        .dims("pads", exprs(&pads, ctx.symbols)?)
+        .string("mode", mode)
+        .float("value", value);
+    let mut own = Own::new(builder, node);
+    let fill = own.operands.get(2).cloned().flatten();
+    own.operands.truncate(1);
+    own.operands.extend(fill.map(Some));
+    Some(own)
+}
+
+fn gather(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let axis = axis(node, rank(ctx, node.inputs[0]), 0)?;
+    Some(Own::new(KernelBuilder::new("gather").int("axis", axis as i64), node))
+}
+
+fn copy(_: &Ctx, node: &Node) -> Option<Own> {
+    let mut own = Own::new(KernelBuilder::new("copy"), node);
+    own.operands.truncate(1);
+    (node.outputs.len() == 1).then_some(own)
+}
+
+fn constant_of_shape(_: &Ctx, node: &Node) -> Option<Own> {
+    let builder = KernelBuilder::new("fill");
+    let builder = match node.attrs.tensor("value") {
+        Some(t) if t.dtype().is_float() => builder.float("value", t.to_scalar_f64()?),
+        Some(t) => builder.int("int", *t.to_i64s().first()?),
+        None => builder.float("value", 0.0),
+    };
+    let mut own = Own::new(builder, node);
+    own.operands.clear();
+    Some(own)
+}
+
+/// Normalisation with fixed statistics that could not be folded into a convolution: one tile program over
+/// per-channel vectors.
+fn batch_norm(ctx: &Ctx, node: &Node) -> Option<Call> {
+    use partita_plan::tile::TileOp;
+    if node.op.name != "batch_norm" || node.outputs.len() != 1 || node.attrs.flag("training_mode") {
+        return None;
+    }
+    let x = node.inputs[0]?;
+    let trailing = rank(ctx, Some(x)).checked_sub(2)?;
+    let mut chain = Chain::new(ctx);
+    let x = chain.read(&Arg::of(x))?;
+    let mut channel = Vec::new();
+    for value in &node.inputs[1..5] {
+        let value = (*value)?;
+        let mut view = ctx.graph.ty(value).shape.clone();
+        view.extend(std::iter::repeat_n(Dim::known(1), trailing));
+        channel.push(chain.read(&Arg { value, view: Some(view) })?);
+    }
+    let [scale, bias, mean, var] = channel.try_into().ok()?;
+    let epsilon = f64::from(node.attrs.float_or("epsilon", 1e-5));
+    let b = chain.builder();
+    let epsilon = b.float(epsilon);
+    let var = b.binary(TileOp::Add, var, epsilon);
+    let deviation = b.unary(TileOp::Sqrt, var);
+    let factor = b.binary(TileOp::Div, scale, deviation);
+    let centred = b.binary(TileOp::Sub, x, mean);
+    let y = b.mul_add(centred, factor, bias);
+    let (program, operands) = chain.finish(y);
+    let kernel: Kernel = KernelBuilder::new("tile").program(program).finish();
+    Some(Call {
+        kernel,
+        operands: operands.into_iter().map(Some).collect(),
+        results: vec![Arg::of(node.outputs[0])],
+    })
+}

@@ -1,0 +1,156 @@
+//! The bytes of a model: the structure through protobuf, the weights streamed after it so that they are never
+//! held twice. Files are written beside their final name and renamed when complete.
+
+use crate::tensors::{header, prefix};
+use crate::wire::push_varint;
+use onnx_protobuf::tensor_proto::DataLocation;
+use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto};
+use partita_ir::{Diag, Tensor};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Largest message protobuf readers accept.
+pub const MAX_MESSAGE_BYTES: u64 = (1 << 31) - 1;
+/// Weights smaller than this stay in the model when the others go to a file of their own.
+pub const MIN_EXTERNAL_BYTES: usize = 1024;
+/// Alignment of weights in a file of their own.
+const ALIGN_BYTES: u64 = 64;
+
+/// A model ready to be written.
+pub(crate) struct Encoded {
+    /// Everything but the graph.
+    pub(crate) model: ModelProto,
+    /// Everything but the initializers.
+    pub(crate) graph: GraphProto,
+    pub(crate) initializers: Vec<(String, Tensor)>,
+}
+
+/// An initializer in the model: its bytes up to its data, and its data unless that lies elsewhere.
+struct Piece<'a> {
+    prefix: Vec<u8>,
+    data: &'a [u8],
+}
+
+impl Encoded {
+    /// Bytes of the file with all weights inside, but for a few hundred.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let weights: u64 =
+            self.initializers.iter().map(|(n, t)| (n.len() + t.bytes().len() + 64) as u64).sum();
+        weights + self.graph.compute_size() + self.model.compute_size()
+    }
+
+    /// Writes the model with all weights inside.
+    pub(crate) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let pieces = self.initializers.iter().map(|(n, t)| Piece { prefix: prefix(n, t), data: t.bytes() });
+        self.write_pieces(&pieces.collect::<Vec<_>>(), out)
+    }
+
+    fn write_pieces(&self, pieces: &[Piece], out: &mut dyn Write) -> std::io::Result<()> {
+        let graph = self.graph.write_to_bytes()?;
+        let heads: Vec<Vec<u8>> = pieces.iter().map(|p| field(5, p.prefix.len() + p.data.len())).collect();
+        let weights: usize =
+            pieces.iter().zip(&heads).map(|(p, head)| head.len() + p.prefix.len() + p.data.len()).sum();
+        out.write_all(&self.model.write_to_bytes()?)?;
+        out.write_all(&field(7, graph.len() + weights))?;
+        out.write_all(&graph)?;
+        for (piece, head) in pieces.iter().zip(&heads) {
+            out.write_all(head)?;
+            out.write_all(&piece.prefix)?;
+            out.write_all(piece.data)?;
+        }
+        out.flush()
+    }
+
+    /// Writes the file `path` with all weights inside.
+    ///
+    /// # Errors
+    /// `I050` when it cannot be written.
+    pub(crate) fn save(&self, path: &Path) -> Result<(), Diag> {
+        replace(path, |out| self.write(out))
+    }
+
+    /// Writes the file `path`, and the weights to a file beside it with `.data` added to the name.
+    ///
+    /// # Errors
+    /// `I050` when one of them cannot be written.
+    pub(crate) fn save_with_data(&self, path: &Path) -> Result<(), Diag> {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let data_name = format!("{name}.data");
+        let mut offset = 0u64;
+        let mut outside: Vec<(u64, &[u8])> = Vec::new();
+        let mut pieces = Vec::new();
+        for (name, tensor) in &self.initializers {
+            let data = tensor.bytes();
+            if data.len() < MIN_EXTERNAL_BYTES {
+                pieces.push(Piece { prefix: prefix(name, tensor), data });
+                continue;
+            }
+            offset = offset.next_multiple_of(ALIGN_BYTES);
+            pieces.push(Piece { prefix: reference(name, tensor, &data_name, offset), data: &[] });
+            outside.push((offset, data));
+            offset += data.len() as u64;
+        }
+        replace(&path.with_file_name(&data_name), |out| write_aligned(&outside, out))?;
+        replace(path, |out| self.write_pieces(&pieces, out))
+    }
+}
+
+fn write_aligned(weights: &[(u64, &[u8])], out: &mut dyn Write) -> std::io::Result<()> {
+    let mut at = 0u64;
+    for (offset, data) in weights {
+        let gap = usize::try_from(offset - at).unwrap_or(0);
+        out.write_all(&[0; ALIGN_BYTES as usize][..gap])?;
+        out.write_all(data)?;
+        at = offset + data.len() as u64;
+    }
+    Ok(())
+}
+
+/// The bytes of an initializer whose data lies in a file of its own.
+fn reference(name: &str, tensor: &Tensor, file: &str, offset: u64) -> Vec<u8> {
+    let mut proto = header(name, tensor);
+    proto.data_location = DataLocation::EXTERNAL.into();
+    let entries = [
+        ("location", file.to_owned()),
+        ("offset", offset.to_string()),
+        ("length", tensor.bytes().len().to_string()),
+    ];
+    proto.external_data = entries
+        .into_iter()
+        .map(|(key, value)| StringStringEntryProto { key: key.to_owned(), value, ..Default::default() })
+        .collect();
+    proto.write_to_bytes().unwrap_or_default()
+}
+
+/// Head of a length-delimited field.
+fn field(number: u64, len: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_varint(&mut out, number << 3 | 2);
+    push_varint(&mut out, len as u64);
+    out
+}
+
+/// Writes a file under a temporary name in the same folder and renames it when it is complete.
+fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Diag> {
+    let temporary = temporary(path);
+    let attempt = File::create(&temporary)
+        .and_then(|file| {
+            let mut out = BufWriter::new(file);
+            write(&mut out)?;
+            out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&temporary, path));
+    attempt.map_err(|error| {
+        // Nothing half-written stays; a failure to remove it changes nothing about the first error.
+        let _ = std::fs::remove_file(&temporary);
+        Diag::new("I050", format!("the file cannot be written: {error}"))
+            .in_file(path.display().to_string())
+            .hint("check the folder, its permissions and the space left")
+    })
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}

@@ -1,0 +1,170 @@
+//! Types of graph inputs and outputs, and the symbols their dimensions name.
+
+use crate::tensors::dtype_of;
+use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
+use onnx_protobuf::{ValueInfoProto, type_proto};
+use partita_ir::{DType, Diag, Dim, Type};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Symbols of a model. The same text means the same size, wherever it appears.
+#[derive(Default)]
+pub(crate) struct Symbols {
+    /// What each `dim_param` stands for.
+    by_text: BTreeMap<String, Dim>,
+    taken: BTreeSet<String>,
+    fixed: BTreeMap<String, i64>,
+    used: BTreeSet<String>,
+}
+
+impl Symbols {
+    /// Symbols of which `fixed` have values; names in `reserved` are not invented.
+    pub(crate) fn new(fixed: BTreeMap<String, i64>, inputs: &[&ValueInfoProto]) -> Self {
+        let mut taken = BTreeSet::new();
+        for input in inputs {
+            taken.extend(dims(input).unwrap_or(&[]).iter().map(|d| d.dim_param().to_owned()));
+        }
+        Self { taken, fixed, ..Self::default() }
+    }
+
+    fn dim(&mut self, input: &str, axis: usize, dim: &Dimension) -> Result<Dim, Diag> {
+        match &dim.value {
+            Some(dimension::Value::DimParam(text)) if !text.is_empty() => Ok(self.named(text, input, axis)),
+            Some(dimension::Value::DimValue(size)) if *size >= 0 => Ok(Dim::known(*size)),
+            // Old exporters write -1 for "unknown".
+            None | Some(dimension::Value::DimParam(_) | dimension::Value::DimValue(-1)) => {
+                let name = self.fresh(input, axis);
+                Ok(self.symbol(&name))
+            }
+            Some(dimension::Value::DimValue(size)) => {
+                let text = format!("dimension {axis} has the size {size}");
+                Err(Diag::new("I041", text).at_value(input).hint("the model is damaged; export it again"))
+            }
+            Some(_) => Err(Diag::new("I041", "a dimension is neither a size nor a name").at_value(input)),
+        }
+    }
+
+    /// A `dim_param`: itself when it is a name, a fresh symbol when it is an expression.
+    fn named(&mut self, text: &str, input: &str, axis: usize) -> Dim {
+        if let Some(dim) = self.by_text.get(text) {
+            return dim.clone();
+        }
+        let dim = if is_name(text) || self.fixed.contains_key(text) {
+            self.symbol(text)
+        } else {
+            let name = self.fresh(input, axis);
+            self.symbol(&name)
+        };
+        self.by_text.insert(text.to_owned(), dim.clone());
+        dim
+    }
+
+    fn symbol(&mut self, name: &str) -> Dim {
+        self.used.insert(name.to_owned());
+        self.fixed.get(name).map_or_else(|| Dim::symbol(name), |&size| Dim::known(size))
+    }
+
+    fn fresh(&mut self, input: &str, axis: usize) -> String {
+        let clean: String = input.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let lead = if clean.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+        let mut name = format!("{lead}{clean}_{axis}");
+        while !self.taken.insert(name.clone()) {
+            name.push('_');
+        }
+        name
+    }
+
+    /// `I023` for every fixed name the model does not have, and for impossible sizes.
+    pub(crate) fn unused(&self) -> Vec<Diag> {
+        let names: Vec<&str> = self.used.iter().map(String::as_str).collect();
+        let known = if names.is_empty() {
+            "the model has no symbolic dimension".to_owned()
+        } else {
+            format!("the model's symbols are {}", names.join(", "))
+        };
+        let unknown = self.fixed.keys().filter(|name| !self.used.contains(*name));
+        let unknown = unknown.map(|n| Diag::new("I023", format!("no dimension is called {n}")).hint(&known));
+        let negative = self.fixed.iter().filter(|(_, size)| **size < 0);
+        let negative = negative.map(|(n, s)| {
+            Diag::new("I023", format!("dimension {n} cannot have the size {s}"))
+                .hint("give a size of at least 0")
+        });
+        unknown.chain(negative).collect()
+    }
+
+    /// The type of a graph input.
+    ///
+    /// # Errors
+    /// `I021` without a type, `U003` for one that is not supported, `U007` without a rank.
+    pub(crate) fn input_type(&mut self, info: &ValueInfoProto) -> Result<Type, Diag> {
+        let dtype = element_type(info)?;
+        let dims = dims(info).ok_or_else(|| {
+            Diag::new("U007", "the input does not state how many dimensions it has")
+                .at_value(&*info.name)
+                .hint("export the model with input shapes; single dimensions may be symbolic")
+        })?;
+        let shape: Result<Vec<Dim>, Diag> =
+            dims.iter().enumerate().map(|(axis, d)| self.dim(&info.name, axis, d)).collect();
+        Ok(Type { dtype, shape: shape? })
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':'))
+        && !text.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+}
+
+/// The element type a graph input or output declares.
+///
+/// # Errors
+/// `I021` without a type, `U003` for one that is not supported.
+pub(crate) fn element_type(info: &ValueInfoProto) -> Result<DType, Diag> {
+    let unsupported = |what: &str| {
+        Diag::new("U003", format!("{what} are not supported as inputs or outputs"))
+            .hint("export the model with plain tensors")
+    };
+    let kind = info.type_.as_ref().and_then(|t| t.value.as_ref());
+    let dtype = match kind {
+        Some(type_proto::Value::TensorType(tensor)) => dtype_of(tensor.elem_type.into()),
+        Some(type_proto::Value::SequenceType(_)) => Err(unsupported("sequences")),
+        Some(type_proto::Value::MapType(_)) => Err(unsupported("maps")),
+        Some(type_proto::Value::OptionalType(_)) => Err(unsupported("optional values")),
+        Some(type_proto::Value::SparseTensorType(_)) => Err(unsupported("sparse tensors")),
+        Some(_) | None => Err(Diag::new("I021", "no type is stated").hint("export the model with types")),
+    };
+    dtype.map_err(|d| d.at_value(&*info.name))
+}
+
+/// The declared dimensions; `None` when not even their number is known.
+fn dims(info: &ValueInfoProto) -> Option<&[Dimension]> {
+    match info.type_.as_ref()?.value.as_ref()? {
+        type_proto::Value::TensorType(tensor) => tensor.shape.as_ref().map(|s| s.dim.as_slice()),
+        _ => None,
+    }
+}
+
+/// Compares the type an output declares with the inferred one; what is unknown on either side agrees.
+///
+/// # Errors
+/// `I022` when they contradict each other.
+pub(crate) fn check_output(info: &ValueInfoProto, inferred: &Type) -> Result<(), Diag> {
+    let Some(kind) = info.type_.as_ref().filter(|t| t.value.is_some()) else { return Ok(()) };
+    let differs = |what: String| {
+        Diag::new("I022", what).at_value(&*info.name).hint("the model contradicts itself; export it again")
+    };
+    if kind.tensor_type().elem_type != 0 {
+        let dtype = element_type(info)?;
+        if dtype != inferred.dtype {
+            let text = format!("the output is declared {}, it is {}", dtype.name(), inferred.dtype.name());
+            return Err(differs(text));
+        }
+    }
+    let Some(dims) = dims(info) else { return Ok(()) };
+    let agrees = dims.len() == inferred.rank()
+        && dims.iter().zip(&inferred.shape).all(|(declared, dim)| match &declared.value {
+            Some(dimension::Value::DimValue(size)) if *size >= 0 => {
+                dim.as_known().is_none_or(|known| known == *size)
+            }
+            _ => true,
+        });
+    if agrees { Ok(()) } else { Err(differs(format!("the output's declared shape is not {inferred}"))) }
+}

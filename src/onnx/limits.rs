@@ -1,0 +1,68 @@
+//! Limits of what is read, and the options of an import. Every limit is checked before anything of that size
+//! is allocated.
+
+use partita_ir::Tensor;
+use std::collections::BTreeMap;
+
+/// Largest file that is mapped, in bytes. Weights are not copied, so this only guards arithmetic.
+pub const MAX_MODEL_BYTES: u64 = 1 << 40;
+/// Largest structure (everything but weights) that is handed to the protobuf parser, in bytes.
+pub const MAX_STRUCTURE_BYTES: usize = 1 << 30;
+/// Deepest nesting of protobuf messages; the parser itself stops at 100.
+pub const MAX_DEPTH: usize = 96;
+/// Most protobuf messages of any kind in a file: one takes about 200 bytes once parsed.
+pub const MAX_MESSAGES: usize = 1 << 23;
+/// Most nodes in a file, subgraphs and functions included, and after functions are inlined.
+pub const MAX_NODES: usize = 1 << 20;
+/// Most tensors in a file.
+pub const MAX_TENSORS: usize = 1 << 20;
+/// Longest name of a value, node, operator, domain or attribute, in bytes.
+pub const MAX_NAME_BYTES: usize = 1 << 12;
+/// Deepest chain of functions calling functions.
+pub const MAX_CALL_DEPTH: usize = 64;
+/// Most diagnostics listed for one model.
+pub const MAX_DIAGS: usize = 100;
+
+/// Limits of one import; `Default` gives the constants of this module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the file.
+    pub model_bytes: u64,
+    /// Bytes of the structure without weights.
+    pub structure_bytes: usize,
+    /// Nested messages.
+    pub depth: usize,
+    /// Messages of any kind.
+    pub messages: usize,
+    /// Nodes.
+    pub nodes: usize,
+    /// Tensors.
+    pub tensors: usize,
+    /// Bytes of a name.
+    pub name_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            model_bytes: MAX_MODEL_BYTES,
+            structure_bytes: MAX_STRUCTURE_BYTES,
+            depth: MAX_DEPTH,
+            messages: MAX_MESSAGES,
+            nodes: MAX_NODES,
+            tensors: MAX_TENSORS,
+            name_bytes: MAX_NAME_BYTES,
+        }
+    }
+}
+
+/// How a model is imported.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub limits: Limits,
+    /// Values that fix symbolic dimensions, by name.
+    pub dims: BTreeMap<String, i64>,
+    /// Graph inputs whose value is known now, by name: they become constants. For models that compute
+    /// axes or shapes from inputs.
+    pub inputs: BTreeMap<String, Tensor>,
+}

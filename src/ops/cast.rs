@@ -1,0 +1,353 @@
+//! Conversion of element types, and operators that are the identity or nearly so.
+
+use crate::common::{
+    ELEMENTWISE, RESHAPES, attr, between, exactly, from_f64s, input, n_out, onnx, operand, required,
+    same_as_first, sample_of, sample_shape, tensor, type_error, unsupported, work, work_elementwise,
+    work_free,
+};
+use crate::content;
+use crate::elements::{from_bytes, from_ints, ints, map_numbers};
+use crate::samples::{any, number, shape, values};
+use crate::scalar::{fits, infer_number};
+use half::f16;
+use partita_ir::attr::{Attr, Attrs};
+use partita_ir::diag::Diag;
+use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, ScalarCtx};
+use partita_ir::tile::{Reg, TileBuilder};
+use partita_ir::types::Type;
+use partita_ir::work::WorkKind;
+use partita_ir::{DType, Dim, Tensor};
+use partita_plan::tile::TileOp;
+
+/// Rows of this family.
+pub(crate) const ROWS: &[&OpDef] = &[&BIT_CAST, &CAST, &CAST_LIKE, &CLIP, &DROPOUT, &IDENTITY];
+
+static CAST: OpDef = OpDef {
+    name: "cast",
+    doc: "x in the element type `to`: floats towards zero, integers wrap, bool is \"not zero\".",
+    onnx: &[onnx("Cast", 6)],
+    inputs: exactly(1),
+    outputs: exactly(1),
+    attrs: &[
+        attr("round_mode", AttrKind::Str),
+        attr("saturate", AttrKind::Int),
+        required("to", AttrKind::DType),
+    ],
+    traits: ELEMENTWISE,
+    infer: infer_cast,
+    content: Some(content_cast),
+    eval: |c| Ok(vec![cast(tensor(c, 0)?, target(c.attrs)?)?]),
+    scalar: Some(lower_cast),
+    work: work_elementwise,
+    sample: |rng| {
+        let (from, to, shape) = (all(rng), all(rng), shape(rng));
+        let mut sample = sample_of(vec![values(rng, from, &shape)]);
+        sample.attrs.set("to", to);
+        sample
+    },
+};
+
+/// Any element type, each as likely.
+fn all(rng: &mut Rng) -> DType {
+    *rng.pick(&[
+        DType::F32,
+        DType::F16,
+        DType::Bf16,
+        DType::F64,
+        DType::I8,
+        DType::I16,
+        DType::I32,
+        DType::I64,
+        DType::U8,
+        DType::U16,
+        DType::U32,
+        DType::U64,
+        DType::Bool,
+    ])
+}
+
+fn target(attrs: &Attrs) -> Result<DType, Diag> {
+    attrs.dtype("to").ok_or_else(|| {
+        crate::common::attr_error("the attribute to is missing").hint("name the element type to cast to")
+    })
+}
+
+fn infer_cast(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    Ok(vec![Type::new(target(ctx.attrs)?, input(ctx, 0)?.shape.clone())])
+}
+
+/// Content stays when an integer type becomes one that holds sizes.
+fn content_cast(ctx: &InferCtx) -> Option<Vec<Dim>> {
+    let to = ctx.attrs.dtype("to")?;
+    kept_dims(ctx, to)
+}
+
+/// The first operand's content, unless its elements change in `to`.
+fn kept_dims(ctx: &InferCtx, to: DType) -> Option<Vec<Dim>> {
+    let from = input(ctx, 0).ok()?.dtype;
+    if !content::holds_sizes(to) || !(content::holds_sizes(from) || from == DType::Bool) {
+        return None;
+    }
+    let dims = content::dims(ctx, 0)?;
+    let fits = |v: i64| to == DType::I64 || i32::try_from(v).is_ok();
+    dims.iter().all(|d| d.as_known().is_none_or(fits)).then_some(dims)
+}
+
+/// `x` in the element type `to`.
+///
+/// # Errors
+/// None for tensors that are whole.
+pub(crate) fn cast(x: &Tensor, to: DType) -> Result<Tensor, Diag> {
+    match (x.dtype().is_float(), to.is_float()) {
+        _ if x.dtype() == to => Ok(x.clone()),
+        (true, true) => from_f64s(to, x.shape(), &x.to_f64s()),
+        (true, false) if matches!(to, DType::Bool | DType::U64) => from_f64s(to, x.shape(), &x.to_f64s()),
+        // Through i64, as tile programs do: saturating there, then wrapping.
+        (true, false) => crate::common::from_i64s(to, x.shape(), &x.to_i64s()),
+        (false, true) => ints_to_floats(x, to),
+        (false, false) => from_ints(to, x.shape(), &ints(x)),
+    }
+}
+
+/// Integers rounded once to the float type.
+fn ints_to_floats(x: &Tensor, to: DType) -> Result<Tensor, Diag> {
+    let values = ints(x);
+    let floats: Vec<f64> = match to {
+        DType::F64 => values.into_iter().map(|v| v as f64).collect(),
+        // Larger numbers overflow, so that f32 is wide enough on the way.
+        DType::F16 => values.into_iter().map(|v| f16::from_f32(v as f32).to_f64()).collect(),
+        _ => values.into_iter().map(|v| f64::from(v as f32)).collect(),
+    };
+    from_f64s(to, x.shape(), &floats)
+}
+
+fn lower_cast(ctx: &ScalarCtx, b: &mut TileBuilder, x: &[Reg]) -> Option<Reg> {
+    let x = x.first().copied().filter(|_| fits(ctx))?;
+    Some(b.convert(x, ctx.output))
+}
+
+static CAST_LIKE: OpDef = OpDef {
+    name: "cast_like",
+    doc: "x in the element type of the second operand.",
+    onnx: &[onnx("CastLike", 15)],
+    inputs: exactly(2),
+    attrs: &[attr("round_mode", AttrKind::Str), attr("saturate", AttrKind::Int)],
+    traits: crate::common::PLAIN,
+    infer: |c| Ok(vec![Type::new(input(c, 1)?.dtype, input(c, 0)?.shape.clone())]),
+    content: Some(|c| kept_dims(c, input(c, 1).ok()?.dtype)),
+    eval: |c| Ok(vec![cast(tensor(c, 0)?, tensor(c, 1)?.dtype())?]),
+    scalar: None,
+    sample: |rng| {
+        let (from, to, shape) = (all(rng), all(rng), shape(rng));
+        sample_of(vec![values(rng, from, &shape), values(rng, to, &[1])])
+    },
+    ..CAST
+};
+
+static BIT_CAST: OpDef = OpDef {
+    name: "bit_cast",
+    doc: "The bits of x read as the element type `to`, which has the same width.",
+    onnx: &[onnx("BitCast", 26)],
+    attrs: &[required("to", AttrKind::DType)],
+    traits: crate::common::PLAIN,
+    infer: infer_bit_cast,
+    content: None,
+    eval: |c| {
+        let (x, to) = (tensor(c, 0)?, target(c.attrs)?);
+        if x.dtype().size_bytes() != to.size_bytes() {
+            return Err(width_error(x.dtype(), to));
+        }
+        Ok(vec![from_bytes(to, x.shape(), x.bytes().to_vec())?])
+    },
+    scalar: None,
+    work: work_free,
+    sample: |rng| {
+        let groups: [&[DType]; 3] = [
+            &[DType::F32, DType::I32, DType::U32],
+            &[DType::F64, DType::I64, DType::U64],
+            &[DType::F16, DType::Bf16, DType::I16, DType::U16],
+        ];
+        let group = *rng.pick(&groups);
+        let (from, to, shape) = (*rng.pick(group), *rng.pick(group), shape(rng));
+        let mut sample = sample_of(vec![values(rng, from, &shape)]);
+        sample.attrs.set("to", to);
+        sample
+    },
+    ..CAST
+};
+
+fn infer_bit_cast(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    let (x, to) = (input(ctx, 0)?, target(ctx.attrs)?);
+    if x.dtype.size_bytes() != to.size_bytes() {
+        return Err(width_error(x.dtype, to));
+    }
+    Ok(vec![Type::new(to, x.shape.clone())])
+}
+
+fn width_error(from: DType, to: DType) -> Diag {
+    type_error(format!("the widths of {} and {} differ", from.name(), to.name()))
+        .hint("only types of the same width share their bits")
+}
+
+static IDENTITY: OpDef = OpDef {
+    name: "identity",
+    doc: "x itself.",
+    onnx: &[onnx("Identity", 1)],
+    attrs: &[],
+    traits: partita_ir::op::Traits { elementwise: true, ..RESHAPES },
+    infer: same_as_first,
+    content: Some(content::pass),
+    eval: |c| Ok(vec![tensor(c, 0)?.clone()]),
+    scalar: Some(|c, _, x| x.first().copied().filter(|_| fits(c))),
+    work: work_free,
+    sample: |rng| {
+        let (dtype, shape) = (any(rng), shape(rng));
+        sample_of(vec![values(rng, dtype, &shape)])
+    },
+    ..CAST
+};
+
+static DROPOUT: OpDef = OpDef {
+    name: "dropout",
+    doc: "x, as in inference; the second result is a mask of all true.",
+    onnx: &[onnx("Dropout", 12)],
+    inputs: between(1, 3),
+    outputs: between(1, 2),
+    attrs: &[
+        operand("ratio", AttrKind::Float, 1),
+        attr("seed", AttrKind::Int),
+        operand("training_mode", AttrKind::Int, 2),
+    ],
+    traits: crate::common::PLAIN,
+    infer: infer_dropout,
+    content: Some(content::pass),
+    eval: |c| {
+        let x = tensor(c, 0)?;
+        let mask = from_bytes(DType::Bool, x.shape(), vec![1; x.n_elements()])?;
+        Ok(vec![x.clone(), mask].into_iter().take(c.n_outputs.max(1)).collect())
+    },
+    scalar: None,
+    work: work_free,
+    sample: |rng| {
+        let shape = shape(rng);
+        let n_outputs = 1 + rng.below(2);
+        Sample { n_outputs, ..sample_of(vec![values(rng, DType::F32, &shape)]) }
+    },
+};
+
+fn infer_dropout(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    let known = |name: &str, n: usize| {
+        let given = ctx.inputs.get(n).copied().flatten()?;
+        given
+            .content
+            .and_then(|c| c.as_const())
+            .and_then(Tensor::to_scalar_f64)
+            .or(ctx.attrs.get(name).map(|_| 1.0))
+    };
+    let training = ctx.attrs.flag("training_mode") || known("training_mode", 2).is_some_and(|v| v != 0.0);
+    let ratio = known("ratio", 1).unwrap_or_else(|| f64::from(ctx.attrs.float_or("ratio", 0.5)));
+    if training && ratio != 0.0 {
+        return Err(unsupported("dropout in training mode gives random results")
+            .hint("export the model for inference"));
+    }
+    let x = input(ctx, 0)?;
+    Ok(vec![x.clone(), Type::new(DType::Bool, x.shape.clone())]
+        .into_iter()
+        .take(ctx.n_outputs.max(1))
+        .collect())
+}
+
+static CLIP: OpDef = OpDef {
+    name: "clip",
+    doc: "x kept within min and max; NaN stays.",
+    onnx: &[onnx("Clip", 11)],
+    inputs: between(1, 3),
+    outputs: exactly(1),
+    attrs: &[operand("max", AttrKind::Float, 2), operand("min", AttrKind::Float, 1)],
+    traits: ELEMENTWISE,
+    infer: infer_clip,
+    content: None,
+    eval: eval_clip,
+    scalar: Some(lower_clip),
+    work: |c| work(c, 2.0 * n_out(c), WorkKind::Vector),
+    sample: sample_clip,
+};
+
+fn infer_clip(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    for bound in ctx.inputs.iter().skip(1).flatten() {
+        if bound.ty.rank() > 0 && !bound.ty.n_elements().is(1) {
+            return Err(type_error(format!("a bound is {}, a scalar is wanted", bound.ty)));
+        }
+    }
+    crate::scalar::same_dtypes(ctx)?;
+    infer_number(ctx)
+}
+
+/// A bound given as an attribute: a float, an integer or a scalar tensor.
+fn bound_attr(attrs: &Attrs, name: &str) -> Option<f64> {
+    match attrs.get(name)? {
+        Attr::Float(v) => Some(f64::from(*v)),
+        Attr::Int(v) => Some(*v as f64),
+        Attr::Tensor(t) => t.to_scalar_f64(),
+        _ => None,
+    }
+}
+
+/// A bound as a float and as an integer; the latter without loss when it is an operand.
+fn bound(ctx: &EvalCtx, name: &str, n: usize) -> Option<(f64, i128)> {
+    match ctx.inputs.get(n).copied().flatten() {
+        Some(t) => Some((*t.to_f64s().first()?, *ints(t).first()?)),
+        None => bound_attr(ctx.attrs, name).map(|v| (v, v as i128)),
+    }
+}
+
+fn eval_clip(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
+    let (low, high) = (bound(ctx, "min", 1), bound(ctx, "max", 2));
+    // The maximum wins where the bounds cross, as in ONNX.
+    map_numbers(
+        ctx,
+        |v| {
+            let v = low.map_or(v, |(low, _)| if v < low { low } else { v });
+            high.map_or(v, |(high, _)| if v > high { high } else { v })
+        },
+        |v| {
+            let v = low.map_or(v, |(_, low)| v.max(low));
+            high.map_or(v, |(_, high)| v.min(high))
+        },
+    )
+}
+
+/// Operands and attributes may be mixed; with one bound as an operand it is the one that is no attribute, and
+/// without any attribute two operands do not tell which bound is there.
+fn lower_clip(ctx: &ScalarCtx, b: &mut TileBuilder, x: &[Reg]) -> Option<Reg> {
+    let (low, high) = (bound_attr(ctx.attrs, "min"), bound_attr(ctx.attrs, "max"));
+    let value = x.first().copied().filter(|_| fits(ctx))?;
+    let (low, high) = match (x, low, high) {
+        ([_], low, high) => (low.map(|v| b.constant(value, v)), high.map(|v| b.constant(value, v))),
+        ([_, other], Some(low), None) => (Some(b.constant(value, low)), Some(*other)),
+        ([_, other], None, Some(high)) => (Some(*other), Some(b.constant(value, high))),
+        ([_, low, high], None, None) => (Some(*low), Some(*high)),
+        _ => return None,
+    };
+    // The register that may be NaN comes second: Max and Min return it then.
+    let above = low.map_or(value, |low| b.binary(TileOp::Max, low, value));
+    Some(high.map_or(above, |high| b.binary(TileOp::Min, high, above)))
+}
+
+fn sample_clip(rng: &mut Rng) -> Sample {
+    let dtype = number(rng);
+    let rank = rng.below(4);
+    let shape = sample_shape(rng, rank);
+    let mut sample = sample_of(vec![values(rng, dtype, &shape)]);
+    let (low, high) = (rng.int(0, 1), rng.int(2, 3));
+    match rng.below(4) {
+        0 => sample.inputs.extend([low, high].map(|v| Tensor::from_i64s(dtype, &[], &[v]))),
+        1 => sample.inputs.extend([None, Tensor::from_i64s(dtype, &[], &[high])]),
+        2 => sample.attrs.set("min", low as f32),
+        _ => {
+            sample.attrs.set("max", high as f32);
+            sample.inputs.push(Tensor::from_i64s(dtype, &[], &[low]));
+        }
+    }
+    sample
+}

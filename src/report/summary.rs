@@ -1,0 +1,83 @@
+//! The summary of a compilation, for people.
+
+use crate::pipeline::Compiled;
+use crate::report::dot::size_text;
+use partita_plan::Plan;
+use std::fmt::Write as _;
+
+/// What was compiled, how far it was optimized, where it runs and what that is predicted to cost.
+pub fn compiled(compiled: &Compiled) -> String {
+    let mut out = plan(&compiled.assembly.plan);
+    let rules = compiled.history.fired();
+    if !rules.is_empty() {
+        let list: Vec<String> = rules.iter().map(|(name, n)| format!("{name} x{n}")).collect();
+        let _ = writeln!(out, "rules      {}", list.join(", "));
+    }
+    out
+}
+
+/// A plan in a few lines.
+pub fn plan(plan: &Plan) -> String {
+    let mut out = String::new();
+    if let Some(p) = &plan.provenance {
+        let _ = writeln!(out, "plan       {} for {}, by {}", plan.name, p.machine, p.compiler);
+        let _ = writeln!(out, "operators  {} as read, {} after optimization", p.nodes_before, p.nodes_after);
+        let gap = if p.value_us > 0.0 { 100.0 * (p.value_us - p.bound_us) / p.value_us } else { 0.0 };
+        let _ = writeln!(
+            out,
+            "placement  {} {:.2} us predicted, bound {:.2} us (gap {gap:.1} %), {}; {}",
+            p.objective, p.value_us, p.bound_us, p.status, p.solver
+        );
+    }
+    for (n, device) in plan.devices.iter().enumerate() {
+        let queues = plan.queues.iter().filter(|q| !q.copies && q.device as usize == n);
+        let steps: Vec<_> = queues.flat_map(|q| &q.steps).collect();
+        let busy = steps.iter().fold(0.0, |sum, s| sum + s.time_us);
+        let arena = if device.arena_bytes > 0 {
+            size_text(device.arena_bytes as f64)
+        } else {
+            "sized at run time".to_owned()
+        };
+        let driver = if device.profile.is_empty() {
+            device.driver.clone()
+        } else {
+            format!("{}, {}", device.driver, device.profile)
+        };
+        let _ = writeln!(
+            out,
+            "  {:<10} {:>4} steps, {busy:>10.2} us busy, arena {arena} ({driver})",
+            device.name,
+            steps.len()
+        );
+    }
+    let copies: Vec<_> = plan.queues.iter().filter(|q| q.copies).flat_map(|q| &q.steps).collect();
+    let copy_us = copies.iter().fold(0.0, |sum, s| sum + s.time_us);
+    let _ = writeln!(
+        out,
+        "transfers  {} taking {copy_us:.2} us, weights {}",
+        copies.len(),
+        size_text(plan.weight_bytes as f64)
+    );
+    out
+}
+
+/// One line per step: when, where, how long, and why there.
+pub fn placements(plan: &Plan) -> String {
+    let mut out = format!(
+        "{:>10} {:>10}  {:<8} {:<12} {}\n",
+        "start us", "time us", "device", "kernel", "operator: why"
+    );
+    for queue in plan.queues.iter().filter(|q| !q.copies) {
+        for step in &queue.steps {
+            let kernel = plan.kernels.get(step.kernel as usize).map_or("?", |k| k.library.as_str());
+            let why = step.why.as_ref().map_or("", |w| w.reason.as_str());
+            let device = &plan.devices[queue.device as usize].name;
+            let _ = writeln!(
+                out,
+                "{:>10.2} {:>10.2}  {device:<8} {kernel:<12} {}: {why}",
+                step.start_us, step.time_us, step.name
+            );
+        }
+    }
+    out
+}

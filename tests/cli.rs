@@ -1,0 +1,6 @@
+//! The built binary as a user runs it: what commands print, their exit codes, their letters.
+
+mod commands;
+mod conformance;
+mod letters;
+pub(crate) mod tool;

@@ -1,0 +1,149 @@
+//! Compiled plans against the reference interpreter: models, random graphs, every operator, the digits.
+
+use crate::programs::{compiled, run_once, session, spread};
+use crate::random::{Program, around, net};
+use crate::support::{close, fixture, inputs, machine};
+use partita::npy;
+use partita::pipeline::CompileOptions;
+use partita::session::run;
+use partita_hw::Machine;
+use partita_ir::{Graph, Tensor, interp};
+use partita_models::{MODELS, Size};
+use std::collections::BTreeMap;
+
+/// Relative to the largest element; kernels add in another order than the interpreter.
+const RELATIVE: f64 = 1e-4;
+/// Four devices, three of them simulated.
+const ACCELERATORS: &str = "cpu-h100-tpu-groq.toml";
+
+fn options(egraph: bool) -> CompileOptions {
+    CompileOptions { egraph, ..Default::default() }
+}
+
+/// With and without e-graph, one and two threads, must equal the interpreter on the graph as given.
+fn on_cpu(graph: &Graph, inputs: &[Tensor], cpu: &Machine) -> Result<(), String> {
+    let want = interp::run(graph, inputs).map_err(|d| format!("interpreter: {d}"))?;
+    for egraph in [true, false] {
+        let compiled = compiled(graph, cpu, &options(egraph)).map_err(|e| e.to_string())?;
+        for threads in [1, 2] {
+            run_once(&compiled, threads, inputs)
+                .and_then(|have| close(&want, &have, RELATIVE))
+                .map_err(|e| format!("e-graph {egraph}, {threads} threads: {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Spread over all devices of a machine; returns on how many it ran.
+fn on_machine(graph: &Graph, inputs: &[Tensor], machine: &Machine) -> Result<usize, String> {
+    let want = interp::run(graph, inputs).map_err(|d| format!("interpreter: {d}"))?;
+    let (compiled, used) = spread(graph, machine, &options(true))?;
+    close(&want, &run_once(&compiled, 1, inputs)?, RELATIVE)?;
+    Ok(used)
+}
+
+#[test]
+fn models_on_the_cpu() {
+    let cpu = machine("cpu.toml");
+    for (name, build) in MODELS {
+        let graph = build(Size::Tiny).unwrap();
+        for symbol in [1, 3] {
+            let result = on_cpu(&graph, &inputs(&graph, 11, symbol), &cpu);
+            result.unwrap_or_else(|e| panic!("{name}, symbols {symbol}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn models_on_simulated_accelerators() {
+    let machine = machine(ACCELERATORS);
+    for (name, build) in MODELS {
+        let graph = build(Size::Tiny).unwrap();
+        let used = on_machine(&graph, &inputs(&graph, 12, 2), &machine);
+        let used = used.unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(used >= 3, "{name} ran on {used} devices");
+    }
+}
+
+#[test]
+fn one_session_takes_many_sizes() {
+    let cpu = machine("cpu.toml");
+    for (name, build) in MODELS {
+        let graph = build(Size::Tiny).unwrap();
+        if graph.input_symbols().is_empty() {
+            continue;
+        }
+        let compiled = compiled(&graph, &cpu, &options(true)).unwrap();
+        let mut session = session(&compiled, 2).unwrap();
+        for symbol in [2, 5, 1, 2] {
+            let inputs = inputs(&graph, symbol as u64, symbol);
+            let want = interp::run(&graph, &inputs).unwrap();
+            let have = run(&mut session, &inputs).unwrap_or_else(|e| panic!("{name}, {symbol}: {e}"));
+            close(&want, &have, RELATIVE).unwrap_or_else(|e| panic!("{name}, symbols {symbol}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn random_graphs_everywhere() {
+    let (cpu, accelerators) = (machine("cpu.toml"), machine(ACCELERATORS));
+    for seed in 0..24 {
+        let Program { name, graph, inputs } = net(seed, 16);
+        on_cpu(&graph, &inputs, &cpu).unwrap_or_else(|e| panic!("{name} on the CPU: {e}"));
+        on_machine(&graph, &inputs, &accelerators).unwrap_or_else(|e| panic!("{name} spread: {e}"));
+    }
+}
+
+/// Samples of every operator; refusals as unsupported are allowed where the size of a result depends on data.
+#[test]
+fn every_operator_on_the_cpu() {
+    let cpu = machine("cpu.toml");
+    let (mut failures, mut refused, mut ran) = (Vec::new(), BTreeMap::new(), 0);
+    for (n, op) in partita_ops::registry().iter().enumerate() {
+        for seed in 0..3 {
+            let Some(program) = around(op, 77 * n as u64 + seed) else { continue };
+            match on_cpu(&program.graph, &program.inputs, &cpu) {
+                Ok(()) => ran += 1,
+                Err(e) if e.starts_with("error U") => *refused.entry(op.name).or_insert(0) += 1,
+                Err(e) => {
+                    let text = partita_ir::text::print(&program.graph);
+                    failures.push(format!("{}, seed {seed}: {e}\n{text}", program.name));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    assert!(ran > 300, "{ran} samples ran, refused: {refused:?}");
+    assert!(refused.len() < 20, "refused: {refused:?}");
+}
+
+fn digits() -> (Graph, Tensor, Tensor, Tensor) {
+    let graph = partita::load(&fixture("digits/digits.onnx"), &BTreeMap::new()).unwrap().graph;
+    let read = |name: &str| npy::read(&fixture("digits").join(name)).unwrap();
+    (graph, read("images.npy"), read("labels.npy"), read("probabilities.npy"))
+}
+
+#[test]
+fn digits_are_classified() {
+    let (graph, images, labels, probabilities) = digits();
+    let machines = [machine("cpu.toml"), machine(ACCELERATORS)];
+    for (n, machine) in machines.iter().enumerate() {
+        let (compiled, used) = spread(&graph, machine, &options(true)).unwrap();
+        assert!(n == 0 || used >= 3, "digits ran on {used} devices");
+        for threads in [1, 2] {
+            let have = run_once(&compiled, threads, std::slice::from_ref(&images)).unwrap();
+            close(std::slice::from_ref(&probabilities), &have, 1e-5).unwrap();
+            let right = accuracy(&have[0], &labels);
+            assert!(right >= 0.97, "{right} of the digits are right");
+        }
+    }
+}
+
+/// The part of rows whose largest element is at their label.
+fn accuracy(probabilities: &Tensor, labels: &Tensor) -> f64 {
+    let (values, labels) = (probabilities.to_f64s(), labels.to_i64s());
+    let classes = values.len() / labels.len();
+    let largest = |row: &[f64]| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0);
+    let right = values.chunks(classes).zip(&labels).filter(|(row, label)| largest(row) as i64 == **label);
+    right.count() as f64 / labels.len() as f64
+}

@@ -1,0 +1,14 @@
+//! Everything that is not a case in a file, one module per subject. See `README.md`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests")]
+
+mod cli;
+mod determinism;
+mod differential;
+mod faults;
+mod programs;
+mod random;
+mod real_models;
+mod support;
+mod text;
+mod tidy;
+mod wgpu;

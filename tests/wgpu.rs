@@ -1,0 +1,47 @@
+//! CPU and graphics adapter in one run, where there is an adapter (a software one counts).
+
+use crate::programs::{run_once, spread};
+use crate::support::{close, fixture, inputs};
+use partita::devices::{adapters, from_file};
+use partita::npy;
+use partita::pipeline::CompileOptions;
+use partita_hw::Machine;
+use partita_ir::interp;
+use partita_models::{MODELS, Size};
+use std::collections::BTreeMap;
+
+/// The machine of the fixture, or nothing with a sentence where no adapter is here.
+fn machine() -> Option<Machine> {
+    if adapters().is_empty() {
+        eprintln!("skipped: this machine has no graphics adapter that wgpu can use");
+        return None;
+    }
+    Some(from_file(&fixture("machines/cpu-wgpu.toml")).unwrap())
+}
+
+#[test]
+fn digits_on_both_devices() {
+    let Some(machine) = machine() else { return };
+    let graph = partita::load(&fixture("digits/digits.onnx"), &BTreeMap::new()).unwrap().graph;
+    let read = |name: &str| npy::read(&fixture("digits").join(name)).unwrap();
+    let (compiled, used) = spread(&graph, &machine, &CompileOptions::default()).unwrap();
+    assert_eq!(used, 2, "both devices compute");
+    let copies: usize = compiled.assembly.plan.queues.iter().filter(|q| q.copies).map(|q| q.steps.len()).sum();
+    assert!(copies >= 2, "{copies} transfers");
+    let have = run_once(&compiled, 2, &[read("images.npy")]).unwrap();
+    close(&[read("probabilities.npy")], &have, 1e-4).unwrap();
+}
+
+#[test]
+fn models_on_both_devices() {
+    let Some(machine) = machine() else { return };
+    for (name, build) in MODELS {
+        let graph = build(Size::Tiny).unwrap();
+        let inputs = inputs(&graph, 9, 2);
+        let want = interp::run(&graph, &inputs).unwrap();
+        let (compiled, used) = spread(&graph, &machine, &CompileOptions::default()).unwrap();
+        assert_eq!(used, 2, "{name}: both devices compute");
+        let have = run_once(&compiled, 1, &inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
+        close(&want, &have, 1e-4).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
