@@ -21,7 +21,7 @@ fn epilogue(kind: usize) -> Option<TileProgram> {
                 load(1),
                 instr(TileOp::Add, &[0, 1], 0, 0.0),
                 instr(TileOp::Const, &[], 0, 0.0),
-                instr(TileOp::Max, &[2, 3], 0, 0.0),
+                instr(TileOp::Max, &[3, 2], 0, 0.0),
             ],
             4,
         ),
@@ -387,5 +387,30 @@ fn depthwise_planes_of_every_width_match() {
             }
             .check();
         }
+    }
+}
+
+/// `Min(2, Max(0, x))` in registers, `Min(Max(x, 0), 2)` in the interpreter: they differ for NaN.
+#[test]
+fn bounds_treat_nan_as_defined() {
+    let load = instr(TileOp::Load, &[], 0, 0.0);
+    let (zero, two) = (instr(TileOp::Const, &[], 0, 0.0), instr(TileOp::Const, &[], 0, 2.0));
+    let program = |first: [u32; 2], second: [u32; 2]| TileProgram {
+        inputs: 1,
+        instrs: vec![
+            load.clone(),
+            zero.clone(),
+            two.clone(),
+            instr(TileOp::Max, &first, 0, 0.0),
+            instr(TileOp::Min, &second, 0, 0.0),
+        ],
+        outputs: vec![4],
+    };
+    let x = Tensor::f32(&[5, 1], &[f32::NAN, -1.0, 1.0, 5.0, f32::NEG_INFINITY]);
+    let one = Tensor::f32(&[1, 1], &[1.0]);
+    for (kept, program) in [(true, program([1, 0], [2, 3])), (false, program([0, 1], [3, 2]))] {
+        let want = [if kept { f64::NAN } else { 0.0 }, 0.0, 1.0, 2.0, 0.0];
+        let spec = Spec::new("gemm").int("n_own", 2).program(program);
+        check_f32(&spec, &[Some(x.clone()), Some(one.clone())], &[5, 1], &want);
     }
 }

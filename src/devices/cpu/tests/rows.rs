@@ -259,3 +259,13 @@ fn pooled_planes_of_every_width_match() {
         }
     }
 }
+
+#[test]
+fn nan_wins_in_max_pooling() {
+    let mut values = vec![1.0; 49];
+    values[24] = f32::NAN;
+    let touched = |at: usize| (at / 7).abs_diff(3) <= 1 && (at % 7).abs_diff(3) <= 1;
+    let want: Vec<f64> = (0..49).map(|at| if touched(at) { f64::NAN } else { 1.0 }).collect();
+    let spec = Spec::new("pool").string("mode", "max").ints("kernel", &[3, 3]).ints("pads", &[1; 4]);
+    check_f32(&spec, &[Some(Tensor::f32(&[1, 1, 7, 7], &values))], &[1, 1, 7, 7], &want);
+}
