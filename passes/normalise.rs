@@ -7,7 +7,7 @@ use crate::driver::Ctx;
 use partita_ir::builder::{Inference, infer_graph, infer_op};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, Operand};
-use partita_ir::{Attr, Attrs, Content, Graph, NodeId, OpRef, ValueId};
+use partita_ir::{Attr, Attrs, Content, Graph, NodeId, OpRef, Tensor, ValueId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -110,15 +110,24 @@ fn as_attr(content: &Content, kind: AttrKind) -> Option<Attr> {
         }
         AttrKind::Float => {
             let t = constant.filter(|t| t.n_elements() == 1)?;
-            t.to_scalar_f64().map(|v| Attr::Float(v as f32))
+            exact_floats(t)?.first().map(|v| Attr::Float(*v))
         }
         AttrKind::Floats => {
             let t = constant.filter(|t| t.rank() == 1 && t.n_elements() <= 4096)?;
-            Some(Attr::Floats(t.to_f64s().into_iter().map(|v| v as f32).collect()))
+            exact_floats(t).map(Attr::Floats)
         }
         AttrKind::Tensor => constant.cloned().map(Attr::Tensor),
         AttrKind::Str | AttrKind::Strs | AttrKind::DType => None,
     }
+}
+
+/// A tensor's numbers in the width of attributes, where that loses nothing.
+fn exact_floats(tensor: &Tensor) -> Option<Vec<f32>> {
+    /// Integers up to here are floats.
+    const MAX_INTEGER: f64 = 16_777_216.0;
+    let float = tensor.dtype().is_float();
+    let exact = |v: f64| f64::from(v as f32) == v && (float || v.abs() <= MAX_INTEGER);
+    tensor.to_f64s().into_iter().map(|v| exact(v).then_some(v as f32)).collect()
 }
 
 /// Whether every symbol in the attribute gets its value from the graph's inputs.

@@ -73,6 +73,7 @@ impl Compiling {
         let defaults = Limits::default();
         Ok(CompileOptions {
             dims: self.dims.iter().cloned().collect(),
+            hints: self.hints.iter().cloned().collect(),
             fuel: self.fuel,
             rules: self.rules.iter().map(read).collect::<Result<_>>()?,
             strict: self.strict,

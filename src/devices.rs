@@ -76,7 +76,7 @@ pub fn adapters() -> Vec<AdapterInfo> {
         index: u32::try_from(a.index).unwrap_or(u32::MAX),
         name: a.name,
         backend: a.backend.to_string(),
-        device_type: class(&a.device_type),
+        device_type: class(a.device_type),
         vendor: a.vendor,
         device: a.device,
         driver: a.driver,

@@ -24,6 +24,8 @@ use std::path::Path;
 pub struct CompileOptions {
     /// Sizes of symbols that are fixed.
     pub dims: BTreeMap<String, i64>,
+    /// Sizes that free symbols are likely to have, for predictions; the plan stays general.
+    pub hints: BTreeMap<String, i64>,
     /// Stop after this many rewrites.
     pub fuel: Option<u64>,
     /// Texts of the user's own rule files, with their names.
@@ -46,6 +48,7 @@ impl Default for CompileOptions {
         };
         Self {
             dims: BTreeMap::new(),
+            hints: BTreeMap::new(),
             fuel: None,
             rules: Vec::new(),
             strict: false,
@@ -141,7 +144,7 @@ pub fn compile(
     let regions = partita_passes::fuse::fuse(&optimized, &FuseRules { takes_epilogue: &takes_epilogue });
     let lowered = lower(&optimized, &regions)?;
     let specs = devices::specs(machine, options.threads)?;
-    let hints = symbol_hints(&optimized, &options.dims);
+    let hints = symbol_hints(&optimized, &options.hints);
     progress("placing");
     let prices = price(&optimized, &regions, &lowered, machine, &specs, &hints);
     let placement = place(&optimized, &regions, &lowered, &prices, machine, &hints, &options.wishes)?;

@@ -9,7 +9,7 @@ use super::lang::{ENode, Head, OpUse};
 use egg::Id;
 use partita_ir::op::WorkCtx;
 use partita_ir::work::{Work, WorkKind};
-use partita_ir::{DType, OpRef};
+use partita_ir::{DType, OpRef, Type};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A node that moves nothing still costs a little: fewer nodes are better.
@@ -23,6 +23,9 @@ const FUSED_SHARE: f64 = 0.1;
 
 /// Operators whose kernels take elementwise epilogues.
 pub const ANCHORS: &[&str] = &["matmul", "gemm", "conv", "conv_transpose"];
+
+/// Operands of the product itself; further ones are added to it.
+const PRODUCT_OPERANDS: usize = 2;
 
 /// Prices e-nodes.
 pub struct Pricer<'a> {
@@ -49,13 +52,46 @@ impl Pricer<'_> {
             return CONSTANT_US;
         }
         let used = egraph.analysis.table.op(n);
-        let time = self.op(used, &node.children.iter().map(|&c| &egraph[c].data).collect::<Vec<_>>(), facts);
-        let hosted = is_elementwise(used.op)
-            && node.children.iter().any(|&c| {
-                hosts.contains(&egraph.find(c))
-                    && egraph[c].data.ty().map(|t| &t.shape) == facts.ty().map(|t| &t.shape)
-            });
-        if hosted { NODE_US + FUSED_SHARE * (time - self.launch()).max(0.0) } else { NODE_US + time }
+        let inputs: Vec<&Facts> = node.children.iter().map(|&c| &egraph[c].data).collect();
+        let work = self.work(used, &inputs, facts);
+        if is_elementwise(used.op)
+            && let Some(host) = node
+                .children
+                .iter()
+                .position(|&c| hosts.contains(&egraph.find(c)) && same_shape(&egraph[c].data, facts))
+        {
+            let others = inputs.iter().enumerate().filter(|(n, _)| *n != host);
+            let read_bytes = others.map(|(_, f)| self.bytes(f)).sum();
+            return NODE_US + self.fused(Work { read_bytes, written_bytes: 0.0, ..work });
+        }
+        if !ANCHORS.contains(&used.op.name) || inputs.len() <= PRODUCT_OPERANDS {
+            return NODE_US + self.time_of(&work);
+        }
+        // What an anchor adds to its product costs what it would cost as an epilogue.
+        let read_bytes = inputs[PRODUCT_OPERANDS..].iter().map(|f| self.bytes(f)).sum();
+        let flops = facts.ty().map_or(0.0, |ty| self.size(ty));
+        let added = Work { flops, read_bytes, written_bytes: 0.0, dtype: work.dtype, kind: WorkKind::Vector };
+        let product = Work { flops: work.flops - flops, read_bytes: work.read_bytes - read_bytes, ..work };
+        NODE_US + self.time_of(&product) + self.fused(added)
+    }
+
+    /// What remains of a piece of work inside another kernel.
+    fn fused(&self, work: Work) -> f64 {
+        FUSED_SHARE * (self.time_of(&work) - self.launch()).max(0.0)
+    }
+
+    fn time_of(&self, work: &Work) -> f64 {
+        let time = if work.kind == WorkKind::Free { 0.0 } else { (self.time)(work) };
+        if time.is_finite() { time.max(0.0) } else { f64::MAX / 1e6 }
+    }
+
+    /// Number of elements.
+    fn size(&self, ty: &Type) -> f64 {
+        ty.n_elements().eval(&|_| Some(self.symbol_size)).unwrap_or(1) as f64
+    }
+
+    fn bytes(&self, facts: &Facts) -> f64 {
+        facts.ty().map_or(0.0, |ty| self.size(ty) * ty.dtype.size_bytes() as f64)
     }
 
     /// Time of an empty piece of work.
@@ -70,20 +106,22 @@ impl Pricer<'_> {
         (self.time)(&empty)
     }
 
-    /// Time of one operator by itself.
-    fn op(&self, used: &OpUse, inputs: &[&Facts], output: &Facts) -> f64 {
+    /// Work of one operator by itself.
+    fn work(&self, used: &OpUse, inputs: &[&Facts], output: &Facts) -> Work {
         let lookup = |_: &str| Some(self.symbol_size);
-        let shape = |ty: &partita_ir::Type| {
+        let shape = |ty: &Type| {
             let dims = ty.shape.iter().map(|d| usize::try_from(d.eval(&lookup).unwrap_or(1)).unwrap_or(0));
             (ty.dtype, dims.collect::<Vec<usize>>())
         };
         let attrs = used.attrs.bind(&lookup);
         let inputs: Vec<_> = inputs.iter().map(|f| f.ty().map(shape)).collect();
         let outputs: Vec<_> = output.types.iter().map(shape).collect();
-        let work = (used.op.work)(&WorkCtx { attrs: &attrs, inputs: &inputs, outputs: &outputs });
-        let time = if work.kind == WorkKind::Free { 0.0 } else { (self.time)(&work) };
-        if time.is_finite() { time.max(0.0) } else { f64::MAX / 1e6 }
+        (used.op.work)(&WorkCtx { attrs: &attrs, inputs: &inputs, outputs: &outputs })
     }
+}
+
+fn same_shape(a: &Facts, b: &Facts) -> bool {
+    a.ty().map(|t| &t.shape) == b.ty().map(|t| &t.shape)
 }
 
 fn is_elementwise(op: OpRef) -> bool {

@@ -16,6 +16,9 @@ const MAX_SET_CLASSES: usize = 6000;
 /// Rounds of local search.
 const MAX_ROUNDS: usize = 8;
 
+/// Classes the local search may visit while it looks for cycles, in all; then it takes what it has.
+const MAX_SEARCH_STEPS: usize = 100_000_000;
+
 /// Gains below this many microseconds are rounding.
 const EPSILON_US: f64 = 1e-9;
 
@@ -62,11 +65,14 @@ impl Choice {
     }
 }
 
+/// Price of an e-node and the classes it reads, each once.
+type Priced = (f64, Vec<usize>);
+
 /// An e-graph with prices: the problem of extraction, classes and children numbered densely.
 struct Problem {
     ids: Vec<Id>,
-    /// For each class, for each node: price and child classes (each once).
-    nodes: Vec<Vec<(f64, Vec<usize>)>>,
+    /// For each class its nodes.
+    nodes: Vec<Vec<Priced>>,
     roots: Vec<usize>,
 }
 
@@ -147,10 +153,10 @@ impl Problem {
             let id = egraph.find(*id);
             let node = canonical(egraph, node);
             // Two values of one class: the first one has no operand behind the second, so no cycle arises.
-            if let (Some(&n), true) = (number.get(&id), seen.insert(id)) {
-                if let Some(at) = egraph[id].nodes.iter().position(|x| canonical(egraph, x) == node) {
-                    picks[n] = at;
-                }
+            if let (Some(&n), true) = (number.get(&id), seen.insert(id))
+                && let Some(at) = egraph[id].nodes.iter().position(|x| canonical(egraph, x) == node)
+            {
+                picks[n] = at;
             }
         }
         picks
@@ -334,12 +340,17 @@ struct Search<'a> {
     cost: f64,
     /// Changes of `refs` since the last commit, to be undone.
     undo: Vec<(usize, bool)>,
+    steps: usize,
+    /// Round in which `reaches` last saw a class.
+    seen: Vec<u32>,
+    round: u32,
 }
 
 impl<'a> Search<'a> {
     fn new(problem: &'a Problem, picks: Vec<usize>, cost: f64) -> Self {
         let refs = vec![0; picks.len()];
-        let mut search = Self { problem, picks, refs, cost, undo: Vec::new() };
+        let seen = vec![0; picks.len()];
+        let mut search = Self { problem, picks, refs, cost, undo: Vec::new(), steps: 0, seen, round: 0 };
         for &root in &problem.roots {
             search.acquire(root);
         }
@@ -394,9 +405,6 @@ impl<'a> Search<'a> {
         let old = self.picks[class];
         let mut delta = self.problem.nodes[class][pick].0 - self.problem.nodes[class][old].0;
         let children = &self.problem.nodes[class][pick].1;
-        if self.reaches(children, class) {
-            return false;
-        }
         // New operands first: what both forms share must not die in between.
         for &child in children {
             delta += self.acquire(child);
@@ -404,7 +412,8 @@ impl<'a> Search<'a> {
         for &child in &self.problem.nodes[class][old].1 {
             delta -= self.release(child);
         }
-        if delta < -EPSILON_US {
+        // The dear question last.
+        if delta < -EPSILON_US && !self.reaches(children, class) {
             self.picks[class] = pick;
             self.cost += delta;
             self.undo.clear();
@@ -416,15 +425,17 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Whether `target` is needed by any of `from` under the present choice.
-    fn reaches(&self, from: &[usize], target: usize) -> bool {
-        let mut seen = vec![false; self.picks.len()];
+    /// Whether `target` is needed by any of `from` under the present choice; also when that is not known
+    /// because the steps are used up.
+    fn reaches(&mut self, from: &[usize], target: usize) -> bool {
+        self.round += 1;
         let mut todo = from.to_vec();
         while let Some(class) = todo.pop() {
-            if class == target {
+            if class == target || self.steps >= MAX_SEARCH_STEPS {
                 return true;
             }
-            if !std::mem::replace(&mut seen[class], true) {
+            if std::mem::replace(&mut self.seen[class], self.round) != self.round {
+                self.steps += 1;
                 todo.extend(&self.problem.nodes[class][self.picks[class]].1);
             }
         }

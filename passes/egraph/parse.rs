@@ -121,6 +121,12 @@ pub fn in_class(op: OpRef, class: &str) -> bool {
     }
 }
 
+/// Demands on attributes, by name.
+type AttrPatterns = Vec<(String, AttrPattern)>;
+
+/// Attributes to be set, by name.
+type AttrTerms = Vec<(String, Expr)>;
+
 struct Parser<'a> {
     tokens: &'a [Spanned],
     at: usize,
@@ -323,7 +329,7 @@ impl<'a> Parser<'a> {
         def.map(|d| d.kind).ok_or_else(|| self.error("R003", format!("{} has no attribute {name}", op.name)))
     }
 
-    fn attr_patterns(&mut self, op: OpRef) -> Result<(Vec<(String, AttrPattern)>, Option<Var>), Diag> {
+    fn attr_patterns(&mut self, op: OpRef) -> Result<(AttrPatterns, Option<Var>), Diag> {
         let (mut out, mut rest) = (Vec::new(), None);
         if !self.eat("{") {
             return Ok((out, rest));
@@ -437,7 +443,7 @@ impl<'a> Parser<'a> {
         Ok(OpTerm { op, attrs, rest, children, tails })
     }
 
-    fn attr_terms(&mut self, op: OpRef) -> Result<(Vec<(String, Expr)>, Option<Var>), Diag> {
+    fn attr_terms(&mut self, op: OpRef) -> Result<(AttrTerms, Option<Var>), Diag> {
         let (mut out, mut rest) = (Vec::new(), None);
         if !self.eat("{") {
             return Ok((out, rest));

@@ -1,4 +1,5 @@
 //! Graphs as exporters write them, and the operators that must remain.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 mod support;
 
 use support::{graph, ops, optimized};
@@ -196,13 +197,13 @@ const CASES: &[(&str, &str, &[&str])] = &[
     ),
     (
         "attention, the root of the scale on both sides",
-        "graph g(%q: f32[2, 4, 8], %k: f32[2, 5, 8], %v: f32[2, 5, 8]) -> (%y) {
+        "graph g(%q: f32[2, 3, 4, 8], %k: f32[2, 3, 5, 8], %v: f32[2, 3, 5, 8]) -> (%y) {
           const %c: f32[] = splat 0.5946
-          %kt = transpose %k {perm = [0, 2, 1]}
+          %kt = transpose %k {perm = [0, 1, 3, 2]}
           %qs = mul %q, %c
           %ks = mul %kt, %c
           %s = matmul %qs, %ks
-          %p = softmax %s {axis = 2}
+          %p = softmax %s {axis = 3}
           %y = matmul %p, %v
         }",
         &["attention"],

@@ -1,4 +1,5 @@
 //! What holds for every graph, on random ones: verified, same results, idempotent, fuel, strictness, order.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 mod support;
 
 use partita_ir::builder::Builder;
@@ -20,8 +21,28 @@ fn random_graph(seed: u64) -> Graph {
         values.push(builder.constant(&format!("c{n}"), tensor));
     }
     let names = [
-        "add", "sub", "mul", "div", "relu", "neg", "abs", "exp", "tanh", "sigmoid", "transpose", "softmax",
-        "reduce_mean", "reduce_sum", "max", "min", "clip", "sqrt", "pow", "matmul", "identity", "reciprocal",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "relu",
+        "neg",
+        "abs",
+        "exp",
+        "tanh",
+        "sigmoid",
+        "transpose",
+        "softmax",
+        "reduce_mean",
+        "reduce_sum",
+        "max",
+        "min",
+        "clip",
+        "sqrt",
+        "pow",
+        "matmul",
+        "identity",
+        "reciprocal",
     ];
     for _ in 0..24 {
         let op = partita_ops::op(names[rng.below(names.len())]).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a rule. Operands and attributes come from the operators' own samplers, from shapes that
 //! relate to the other operand, and from what attributes of that name usually hold.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use partita_ir::attr::Attrs;
 use partita_ir::builder::Builder;
@@ -278,7 +279,7 @@ impl<'a> Instance<'a> {
             }
             "shape" => {
                 let n: usize = shape.iter().product();
-                let head = (1..=n.max(1)).filter(|d| n % d == 0).collect::<Vec<_>>();
+                let head = (1..=n.max(1)).filter(|d| n.is_multiple_of(*d)).collect::<Vec<_>>();
                 let head = *self.rng.pick(&head);
                 let last = shape.last().copied().unwrap_or(1).max(1);
                 let choices = [

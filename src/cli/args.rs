@@ -87,6 +87,9 @@ pub struct Compiling {
     /// Fix a symbolic dimension; the others are bound when the plan runs
     #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
     pub dims: Vec<(String, i64)>,
+    /// Size a free dimension is likely to have, for predictions; the plan stays general
+    #[arg(long = "hint", value_name = "NAME=N", value_parser = dim)]
+    pub hints: Vec<(String, i64)>,
     /// Worker threads of the CPU
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,

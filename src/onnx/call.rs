@@ -1,7 +1,7 @@
 //! One application of an ONNX operator on its way into the graph: finding its row, converting its attributes,
 //! adding the node.
 
-use crate::attrs::{convert, our_name};
+use crate::attrs::{convert, onnx_name, our_name};
 use partita_ir::{Attr, Attrs, Builder, Diag, OpRef, Registry, Tensor, Type, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,8 +114,8 @@ impl Emit {
     /// Adds the node; the call must be in the form the row reads.
     ///
     /// # Errors
-    /// `U002` unknown operator, `U006` attribute the row does not have, `I019` attribute of the wrong kind, and
-    /// what inference says.
+    /// `U002` unknown operator, `U006` attribute the row does not have, `I019` attribute of the wrong kind, `I028`
+    /// attribute missing, `U011` more operands or results than the row knows, and what inference says.
     pub(crate) fn call(&mut self, call: Call) -> Result<Vec<ValueId>, Diag> {
         let label = call.label();
         self.add(call).map_err(|d| d.at_node(label))
@@ -132,6 +132,11 @@ impl Emit {
             };
             attrs.set(name, convert(&onnx, attr, def.kind)?);
         }
+        let missing = op.attrs.iter().find(|def| def.required && attrs.get(def.name).is_none());
+        if let Some(def) = missing.filter(|def| def.operand.is_none()) {
+            let text = format!("attribute {} of {} is missing", onnx_name(def.name), call.op_type);
+            return Err(Diag::new("I028", text).hint("the model is damaged; export it again"));
+        }
         let mut inputs = call.inputs;
         while inputs.last().is_some_and(Option::is_none) {
             inputs.pop();
@@ -139,6 +144,15 @@ impl Emit {
         let mut outputs = call.outputs;
         while outputs.len() > 1 && outputs.last().is_some_and(String::is_empty) {
             outputs.pop();
+        }
+        // The row may know fewer operands and results than ONNX allows: not wrong, only not supported.
+        for (what, n, max) in
+            [("operands", inputs.len(), op.inputs.max), ("results", outputs.len(), op.outputs.max)]
+        {
+            if n > max {
+                let text = format!("{} with {n} {what} is not supported, at most {max} are", call.op_type);
+                return Err(Diag::new("U011", text).hint("leave the optional ones out"));
+            }
         }
         for (n, output) in outputs.iter_mut().enumerate().filter(|(_, o)| o.is_empty()) {
             *output = unique(&format!("{}_unused{n}", call.name), &mut self.taken);

@@ -8,6 +8,9 @@ use partita_ir::{Bytes, Diag};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+/// Longest path of a data file, in bytes; no system allows longer ones.
+const MAX_LOCATION_BYTES: usize = 4096;
+
 /// Folders external data may lie in, and the files mapped so far.
 #[derive(Default)]
 pub(crate) struct External {
@@ -76,6 +79,10 @@ impl External {
             Diag::new("I030", format!("external data {location:?} lies outside the model's folder"))
                 .hint("put the data file beside the model and name it by a relative path")
         };
+        if location.len() > MAX_LOCATION_BYTES {
+            let text = format!("the location of external data has {} bytes", location.len());
+            return Err(Diag::new("I033", text).hint(EXPORT_AGAIN));
+        }
         let relative = Path::new(location);
         let inside = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         if !inside || location.is_empty() || location.contains('\0') || self.roots.is_empty() {
@@ -104,7 +111,8 @@ fn entry<'a>(entries: &'a [StringStringEntryProto], key: &str) -> Result<Option<
 fn number(entries: &[StringStringEntryProto], key: &str) -> Result<Option<usize>, Diag> {
     let Some(text) = entry(entries, key)? else { return Ok(None) };
     text.trim().parse().map(Some).map_err(|_| {
-        Diag::new("I033", format!("external data states {key} {text:?}, which is not a size"))
+        let start: String = text.chars().take(40).collect();
+        Diag::new("I033", format!("external data states {key} {start:?}, which is not a size"))
             .hint(EXPORT_AGAIN)
     })
 }

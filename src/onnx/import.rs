@@ -77,7 +77,7 @@ pub fn input_names(path: &Path) -> Result<Vec<String>, Diag> {
 fn read(name: &str, owner: Owner, external: External, options: &Options) -> Result<Imported, Vec<Diag>> {
     let result = parse(&owner, options).map_err(|d| vec![d]).and_then(|(model, lifts)| {
         let store = Store { owner, lifts, external };
-        build(&model, store, options)
+        build(model, store, options)
     });
     result.map_err(|mut diags| {
         diags.truncate(MAX_DIAGS);
@@ -97,18 +97,20 @@ fn parse(owner: &Owner, options: &Options) -> Result<(ModelProto, Vec<crate::wir
     Ok((model, scanned.lifts))
 }
 
-fn build(model: &ModelProto, store: Store, options: &Options) -> Result<Imported, Vec<Diag>> {
-    let graph = model.graph.as_ref().ok_or_else(|| {
+fn build(mut model: ModelProto, store: Store, options: &Options) -> Result<Imported, Vec<Diag>> {
+    let mut graph = model.graph.take().ok_or_else(|| {
         vec![Diag::new("I011", "the file holds no graph").hint("the file is damaged or is not an ONNX model")]
     })?;
-    let opsets = opsets(model).map_err(|d| vec![d])?;
+    let opsets = opsets(&model).map_err(|d| vec![d])?;
     let opset = opsets.get("").copied().unwrap_or(0);
-    let nodes = inline(model, graph, &opsets, &options.limits)?;
-    let mut importer = Importer::new(graph, &nodes, store, options);
-    importer.given(graph);
-    importer.structure(graph, &nodes);
+    // Taken out, so that a node is not held twice.
+    let nodes = std::mem::take(&mut graph.node);
+    let nodes = inline(&model, &graph, nodes, &opsets, &options.limits)?;
+    let mut importer = Importer::new(&graph, &nodes, store, options);
+    importer.given(&graph);
+    importer.structure(&graph, &nodes);
     nodes.iter().enumerate().for_each(|(at, flat)| importer.node(flat, at));
-    importer.outputs(graph);
+    importer.outputs(&graph);
     importer.diags.extend(importer.symbols.unused());
     importer.diags.extend(importer.unknown_inputs());
     if !importer.diags.is_empty() {
@@ -118,9 +120,9 @@ fn build(model: &ModelProto, store: Store, options: &Options) -> Result<Imported
         graph: importer.emit.builder.finish(),
         opset,
         ir_version: model.ir_version,
-        producer: model.producer_name.clone(),
-        doc: model.doc_string.clone(),
-        metadata: model.metadata_props.iter().map(|e| (e.key.clone(), e.value.clone())).collect(),
+        producer: model.producer_name,
+        doc: model.doc_string,
+        metadata: model.metadata_props.into_iter().map(|e| (e.key, e.value)).collect(),
         defaulted_inputs: importer.defaulted,
     })
 }

@@ -33,7 +33,7 @@ struct Inliner<'a> {
     n_calls: usize,
 }
 
-/// The nodes of `graph` with every call of a model's function expanded.
+/// `nodes`, those of `graph`, with every call of a model's function expanded.
 ///
 /// # Errors
 /// `I007` too many nodes, `I024` calls nested too deeply (or without end), `I025` a call that does not fit its
@@ -41,16 +41,17 @@ struct Inliner<'a> {
 pub(crate) fn inline(
     model: &ModelProto,
     graph: &GraphProto,
+    nodes: Vec<NodeProto>,
     opsets: &Opsets,
     limits: &Limits,
 ) -> Result<Vec<Flat>, Vec<Diag>> {
-    let whole = |n: &NodeProto| Flat { node: n.clone(), opsets: opsets.clone() };
+    let whole = |node| Flat { node, opsets: opsets.clone() };
     if model.functions.is_empty() {
-        return Ok(graph.node.iter().map(whole).collect());
+        return Ok(nodes.into_iter().map(whole).collect());
     }
-    let mut inliner = Inliner { functions: functions(model, opsets)?, lead: lead(graph), n_calls: 0 };
+    let mut inliner = Inliner { functions: functions(model, opsets)?, lead: lead(graph, &nodes), n_calls: 0 };
     let mut todo: Vec<Pending> =
-        graph.node.iter().rev().map(|n| Pending { flat: whole(n), depth: 0 }).collect();
+        nodes.into_iter().rev().map(|n| Pending { flat: whole(n), depth: 0 }).collect();
     let mut out = Vec::new();
     while let Some(next) = todo.pop() {
         let key = key_of(&next.flat.node);
@@ -98,8 +99,8 @@ fn functions<'a>(
 }
 
 /// A lead that no name of the graph starts with.
-fn lead(graph: &GraphProto) -> String {
-    let made = graph.node.iter().flat_map(|n| n.output.iter());
+fn lead(graph: &GraphProto, nodes: &[NodeProto]) -> String {
+    let made = nodes.iter().flat_map(|n| n.output.iter());
     let given = graph.input.iter().map(|i| &i.name).chain(graph.initializer.iter().map(|t| &t.name));
     let names: BTreeSet<&str> = made.chain(given).map(String::as_str).collect();
     let mut lead = "call".to_owned();

@@ -90,6 +90,10 @@ impl Writer<'_> {
     }
 
     fn symbol(&mut self, name: &str) -> Result<String, Diag> {
+        let dim = Dim::symbol(name);
+        if let Some(made) = self.sizes_made.get(&dim) {
+            return Ok(made.clone());
+        }
         let place = self.graph.input_symbols().get(name).copied().flatten();
         let Some((input, axis)) = place else {
             let text = format!("symbol {name} is not a dimension of any input");
@@ -98,7 +102,9 @@ impl Writer<'_> {
         let input = self.name_of(self.graph.inputs()[input]);
         let axis = axis as i64;
         let range = [("start", Attr::Int(axis)), ("end", Attr::Int(axis + 1))];
-        Ok(self.emit("Shape", &[input], &range, &format!("size_{name}")))
+        let made = self.emit("Shape", &[input], &range, &format!("size_{name}"));
+        self.sizes_made.insert(dim, made.clone());
+        Ok(made)
     }
 
     /// The name of a constant i64 vector.

@@ -1,9 +1,10 @@
 //! Seeded simulated annealing for the bottleneck objective.
 //!
 //! Moves: one unit to another device (half of them to a device its neighbours are on), a swap of two units, a
-//! run of the linear order from one device to another, a cluster of units held together by dear flows. The energy adds a small share of the mean load to the
-//! maximum, so that moves away from the bottleneck still have a direction, and a steep price for memory beyond
-//! capacity, so that a start that does not fit is repaired rather than refused. Budgets count work.
+//! run of the linear order from one device to another, a cluster of units held together by dear
+//! flows. The energy is the largest load or the 32-norm of the loads, and a share of their mean, so that moves
+//! away from the bottleneck still have a direction, and a steep price for memory beyond capacity, so that a start
+//! that does not fit is repaired rather than refused. Budgets count work.
 
 use crate::load::{LoadModel, LoadState};
 use crate::rng::Rng;
@@ -18,6 +19,8 @@ pub(crate) struct Run {
     pub(crate) cold: f64,
     /// Share of the mean load in the energy.
     pub(crate) mean_share: f64,
+    /// Whether loads close to the maximum count too.
+    pub(crate) crowding: bool,
 }
 
 /// A placement of units and its objective.
@@ -59,6 +62,7 @@ struct Search<'a> {
     run: Run,
     state: LoadState,
     scratch: Vec<f64>,
+    bytes: Vec<u64>,
     position: Vec<usize>,
     rng: Rng,
     scale: f64,
@@ -76,7 +80,7 @@ impl<'a> Search<'a> {
             position[u] = i;
         }
         let scale = state.load.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-        let scratch = state.load.clone();
+        let (scratch, bytes) = (state.load.clone(), state.bytes.clone());
         let rng = Rng::new(run.seed);
         let value = model.value(start);
         let best = value.map(|value| Placed { device_of_unit: start.to_vec(), value });
@@ -87,6 +91,7 @@ impl<'a> Search<'a> {
             run,
             state,
             scratch,
+            bytes,
             position,
             rng,
             scale,
@@ -104,15 +109,35 @@ impl<'a> Search<'a> {
     }
 
     fn energy_of(&self, load: &[f64], bytes: &[u64]) -> f64 {
-        let (mut most, mut sum) = (0.0f64, 0.0f64);
+        let (mut most, mut sum) = (f64::MIN_POSITIVE, 0.0f64);
         for &x in load {
             most = most.max(x);
             sum += x;
         }
-        most + self.run.mean_share * sum / self.model.k as f64 + self.overflow(bytes)
+        let mean = self.run.mean_share * sum / self.model.k as f64;
+        most * self.crowding(load, 1.0 / most) + mean + self.overflow(bytes)
+    }
+
+    /// The 32-norm over the maximum: how many loads are close to it. One when the run does not ask for it.
+    fn crowding(&self, load: &[f64], scale: f64) -> f64 {
+        if !self.run.crowding {
+            return 1.0;
+        }
+        let mut sum = 0.0;
+        for &x in load {
+            let x2 = (x * scale) * (x * scale);
+            let x4 = x2 * x2;
+            let x8 = x4 * x4;
+            let x16 = x8 * x8;
+            sum += x16 * x16;
+        }
+        sum.sqrt().sqrt().sqrt().sqrt().sqrt()
     }
 
     fn overflow(&self, bytes: &[u64]) -> f64 {
+        if !self.model.memory_binds {
+            return 0.0;
+        }
         let mut price = 0.0;
         for (&b, &c) in bytes.iter().zip(&self.model.capacity) {
             if b > c {
@@ -219,7 +244,12 @@ impl<'a> Search<'a> {
                 return 1;
             }
             self.state.trial(model, u, b, &mut self.scratch);
-            let energy = self.energy_of(&self.scratch, &self.bytes_after(u, b));
+            let mut bytes = std::mem::take(&mut self.bytes);
+            if model.memory_binds {
+                self.bytes_after(u, b, &mut bytes);
+            }
+            let energy = self.energy_of(&self.scratch, &bytes);
+            self.bytes = bytes;
             if self.accepts(energy) {
                 self.state.commit(model, u, b, &mut self.scratch);
                 self.moved(energy);
@@ -251,12 +281,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn bytes_after(&self, u: usize, b: usize) -> Vec<u64> {
-        let mut bytes = self.state.bytes.clone();
+    fn bytes_after(&self, u: usize, b: usize, bytes: &mut [u64]) {
+        bytes.copy_from_slice(&self.state.bytes);
         let (a, size) = (self.state.device_of_unit[u], self.model.units.memory_bytes[u]);
         bytes[a] = bytes[a].saturating_sub(size);
         bytes[b] = bytes[b].saturating_add(size);
-        bytes
     }
 
     fn accepts(&mut self, energy: f64) -> bool {

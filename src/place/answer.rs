@@ -5,7 +5,7 @@ use crate::schedule::Schedule;
 /// Relative distance within which a value counts as equal to a proven bound.
 pub const OPTIMAL_RELATIVE: f64 = 1e-9;
 /// Work of one solve unless the caller says otherwise; about five seconds of one core.
-pub const DEFAULT_WORK: u64 = 400_000_000;
+pub const DEFAULT_WORK: u64 = 200_000_000;
 
 /// What to minimise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,15 +21,43 @@ pub(crate) struct Found {
 /// Units up to which the exact search is tried first.
 const EXACT_UNITS: usize = 40;
 /// Coefficients up to which HiGHS is asked.
-const HIGHS_TERMS: usize = 12_000;
+const HIGHS_TERMS: usize = 8_000;
+/// Work counted per coefficient and node of an integer program.
+const WORK_PER_TERM: u64 = 200;
+/// Share of the work an integer program may take, as a divisor.
+const PROGRAM_SHARE: u64 = 2;
 /// Binaries up to which microlp is asked.
 const MICROLP_BINARIES: usize = 48;
 /// Share of the work the exact search may take, as a divisor.
 const EXACT_SHARE: u64 = 8;
 /// Share of the work the random orders of the linear split may take, as a divisor.
 const SPLIT_SHARE: u64 = 10;
-/// Annealing chains per stage; a constant, so that threads do not change the answer.
-const CHAINS: u64 = 4;
+/// Linear splits kept as starts.
+const SPLITS: usize = 4;
+
+/// Where a chain begins.
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    Best,
+    Other,
+    Random,
+}
+
+/// Chains of the first stage: start, first temperature, share of the mean, crowding. Constants, so that threads
+/// do not change the answer; different, because no single energy is best for all graphs.
+const FIRST_STAGE: [(Start, f64, f64, bool); 8] = [
+    (Start::Best, 0.02, 0.1, false),
+    (Start::Random, 0.2, 0.1, true),
+    (Start::Other, 0.05, 0.1, true),
+    (Start::Random, 0.2, 0.5, true),
+    (Start::Best, 0.02, 0.5, false),
+    (Start::Random, 0.2, 0.1, false),
+    (Start::Other, 0.1, 0.5, true),
+    (Start::Random, 0.4, 0.5, false),
+];
+/// Chains of the second stage, all from the best so far.
+const SECOND_STAGE: [(f64, f64, bool); 4] =
+    [(0.003, 0.1, false), (0.01, 0.1, true), (0.03, 0.1, false), (0.1, 0.1, true)];
 
 /// Solves; `None` when nothing feasible was found.
 pub(crate) fn solve(model: &LoadModel<'_>, limits: &Limits) -> Option<Found> {
@@ -62,7 +90,7 @@ pub(crate) fn solve(model: &LoadModel<'_>, limits: &Limits) -> Option<Found> {
 fn starts(model: &LoadModel<'_>, limits: &Limits) -> Vec<(&'static str, Vec<usize>)> {
     let units = model.units;
     let mut starts = Vec::new();
-    for (_, split) in dpl::best_splits(model, limits.seed, limits.work / SPLIT_SHARE, CHAINS as usize) {
+    for (_, split) in dpl::best_splits(model, limits.seed, limits.work / SPLIT_SHARE, SPLITS) {
         starts.push(("linear split", split));
     }
     starts.push(("greedy", greedy(model)));
@@ -131,29 +159,34 @@ impl State {
         }
     }
 
-    /// Two stages of chains: from the starts and from chance, then from the best at a lower temperature.
+    /// Two stages of chains: from the starts and from chance, then from the best at lower temperatures.
     fn chains(&mut self, model: &LoadModel<'_>, starts: &[(&'static str, Vec<usize>)], limits: &Limits) {
         let left = limits.work.saturating_sub(self.work);
-        let each = left / (2 * CHAINS);
-        let warm = self.best.as_ref().map_or(&starts[0].1, |b| &b.device_of_unit).clone();
         let mut rng = Rng::new(limits.seed);
         let mut random =
             || -> Vec<usize> { model.units.candidates.iter().map(|c| c[rng.below(c.len())]).collect() };
-        let first: Vec<(Vec<usize>, Run)> = (0..CHAINS)
-            .map(|i| {
-                let start = if i % 2 == 0 { warm.clone() } else { random() };
-                let hot = if i % 2 == 0 { 0.02 } else { 0.2 };
-                let mean_share = if i % 4 < 2 { 0.1 } else { 0.5 };
-                (start, Run { seed: limits.seed + i, work: each, hot, cold: 1e-4, mean_share })
+        let warm = self.best.as_ref().map_or(&starts[0].1, |b| &b.device_of_unit).clone();
+        let first: Vec<(Vec<usize>, Run)> = FIRST_STAGE
+            .iter()
+            .enumerate()
+            .map(|(i, &(place, hot, mean_share, crowding))| {
+                let start = match place {
+                    Start::Best => warm.clone(),
+                    Start::Other => starts[(i / 2) % starts.len()].1.clone(),
+                    Start::Random => random(),
+                };
+                let work = left / 2 / FIRST_STAGE.len() as u64;
+                (start, Run { seed: limits.seed + i as u64, work, hot, cold: 1e-4, mean_share, crowding })
             })
             .collect();
         self.run_chains(model, &first, limits.threads);
         let again = self.best.as_ref().map_or(warm, |b| b.device_of_unit.clone());
-        let second: Vec<(Vec<usize>, Run)> = (0..CHAINS)
-            .map(|i| {
-                let hot = [0.003, 0.01, 0.03, 0.1][i as usize % 4];
-                let (seed, mean_share) = (limits.seed + CHAINS + i, if i % 2 == 0 { 0.1 } else { 0.5 });
-                (again.clone(), Run { seed, work: each, hot, cold: 3e-5, mean_share })
+        let second: Vec<(Vec<usize>, Run)> = SECOND_STAGE
+            .iter()
+            .enumerate()
+            .map(|(i, &(hot, mean_share, crowding))| {
+                let (seed, work) = (limits.seed + 100 + i as u64, left / 2 / SECOND_STAGE.len() as u64);
+                (again.clone(), Run { seed, work, hot, cold: 3e-5, mean_share, crowding })
             })
             .collect();
         self.run_chains(model, &second, limits.threads);
@@ -185,9 +218,9 @@ impl State {
             return;
         }
         self.searched = true;
-        let nodes = (limits.work / (40 * terms as u64 + 1000)).max(10);
+        let nodes = (limits.work / PROGRAM_SHARE / (WORK_PER_TERM * terms as u64 + 1000)).max(20);
         let answer = backend.solve(&program.milp, &MilpLimits { nodes, threads: 1 });
-        self.work += answer.nodes.max(1) * terms as u64;
+        self.work += answer.nodes.max(1) * WORK_PER_TERM * terms as u64;
         if let Some(values) = &answer.values {
             self.offer(model, program.read(model.units, values), backend.name());
         }

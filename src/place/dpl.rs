@@ -11,7 +11,9 @@ use crate::orders::settle;
 use crate::rng::Rng;
 
 /// Most steps of the innermost loop.
-const MAX_STEPS: f64 = 2.0e8;
+const MAX_STEPS: f64 = 4.0e7;
+/// Units above which only one order is split.
+const LONG_ORDER: usize = 3000;
 /// Most random orders tried.
 const MAX_RANDOM_ORDERS: u64 = 64;
 /// Most states (counts of used devices per class).
@@ -19,7 +21,12 @@ const MAX_STATES: usize = 4096;
 
 /// The best contiguous splits over the fixed orders, their settled forms, and as many random ones as `work`
 /// allows; the best first, at most `keep` of different value.
-pub(crate) fn best_splits(model: &LoadModel<'_>, seed: u64, work: u64, keep: usize) -> Vec<(f64, Vec<usize>)> {
+pub(crate) fn best_splits(
+    model: &LoadModel<'_>,
+    seed: u64,
+    work: u64,
+    keep: usize,
+) -> Vec<(f64, Vec<usize>)> {
     let units = model.units;
     let mut rng = Rng::new(seed);
     let mut found: Vec<(f64, Vec<usize>)> = Vec::new();
@@ -29,6 +36,11 @@ pub(crate) fn best_splits(model: &LoadModel<'_>, seed: u64, work: u64, keep: usi
             found.push((value, split));
         }
     };
+    // Long orders are dear to split: one is enough there.
+    if units.len() > LONG_ORDER {
+        try_order(&units.order, &mut found);
+        return found;
+    }
     for order in units.quotient.orders() {
         try_order(&settle(&order, &units.flows), &mut found);
         try_order(&order, &mut found);

@@ -198,12 +198,12 @@ impl Inner<'_> {
         let end = start + self.jobs.duration[op];
         self.free[r] = end;
         self.done[op] = true;
-        for &s in &self.jobs.successors[op] {
+        for &s in self.jobs.successors(op) {
             self.waiting[s as usize] -= 1;
             self.earliest[s as usize] = self.earliest[s as usize].max(end);
         }
         self.branch(left - 1);
-        for &s in &self.jobs.successors[op] {
+        for &s in self.jobs.successors(op) {
             self.waiting[s as usize] += 1;
         }
         self.done[op] = false;

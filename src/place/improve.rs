@@ -11,7 +11,10 @@ use crate::rng::Rng;
 use crate::units::Units;
 
 /// Work counted per operation of one list schedule.
-pub(crate) const WORK_PER_OP: u64 = 10;
+pub(crate) const WORK_PER_OP: u64 = 3;
+
+/// Temperatures are relative to the value of this many average units.
+const TASKS_PER_SCALE: f64 = 8.0;
 
 /// What a latency search needs.
 #[derive(Debug, Clone, Copy)]
@@ -55,10 +58,12 @@ pub(crate) fn improve(scene: Scene<'_>, start: &Placed, run: Run, target: f64) -
         (0..scene.units.len()).filter(|&u| scene.units.candidates[u].len() > 1).collect();
     let mut best = start.clone();
     let Some(mut search) = Search::new(scene, start, run) else { return (best, 0) };
+    // A move changes the value by about the time of a task, so temperatures count in those.
+    let scale = start.value * TASKS_PER_SCALE / (movable.len() as f64).max(TASKS_PER_SCALE);
     let mut spent = 0;
     while spent < run.work && !movable.is_empty() && best.value > target {
         let progress = spent as f64 / run.work as f64;
-        let temperature = start.value * run.hot * (run.cold / run.hot).powf(progress);
+        let temperature = scale * run.hot * (run.cold / run.hot).powf(progress);
         search.step(&movable, temperature);
         spent += scene.work();
         if search.value < best.value {
@@ -168,7 +173,8 @@ fn critical_tasks(jobs: &Jobs, start: &[f64], makespan: f64) -> Vec<usize> {
         let r = jobs.resource[op] as usize;
         critical[op] = end + slack >= makespan
             || (next_start[r] - end).abs() <= slack
-            || jobs.successors[op]
+            || jobs
+                .successors(op)
                 .iter()
                 .any(|&s| critical[s as usize] && (start[s as usize] - end).abs() <= slack);
         if critical[op] {

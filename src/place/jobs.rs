@@ -46,7 +46,10 @@ pub(crate) struct Jobs {
     pub(crate) moves: Vec<Move>,
     pub(crate) duration: Vec<f64>,
     pub(crate) resource: Vec<u32>,
-    pub(crate) successors: Vec<Vec<u32>>,
+    /// Edges as (before, after) while the graph is built, then sorted into the two lists below.
+    edges: Vec<(u32, u32)>,
+    first_successor: Vec<u32>,
+    successor: Vec<u32>,
     pub(crate) n_before: Vec<u32>,
     /// Longest way from the start of the operation to the end of everything.
     pub(crate) tail: Vec<f64>,
@@ -83,6 +86,7 @@ impl Jobs {
             }
             tensor.consumers.iter().for_each(|&c| op_of_device[device[c]] = u32::MAX);
         }
+        jobs.sort_edges();
         jobs.compute_tails(shape);
         Some(jobs)
     }
@@ -94,20 +98,40 @@ impl Jobs {
     fn push(&mut self, duration: f64, resource: usize) {
         self.duration.push(duration);
         self.resource.push(resource as u32);
-        self.successors.push(Vec::new());
         self.n_before.push(0);
     }
 
     fn link(&mut self, before: usize, after: usize) {
-        self.successors[before].push(after as u32);
+        self.edges.push((before as u32, after as u32));
         self.n_before[after] += 1;
+    }
+
+    /// Operations that wait for `op`.
+    pub(crate) fn successors(&self, op: usize) -> &[u32] {
+        &self.successor[self.first_successor[op] as usize..self.first_successor[op + 1] as usize]
+    }
+
+    fn sort_edges(&mut self) {
+        let mut first = vec![0u32; self.len() + 1];
+        self.edges.iter().for_each(|e| first[e.0 as usize + 1] += 1);
+        for op in 0..self.len() {
+            first[op + 1] += first[op];
+        }
+        let mut at = first.clone();
+        self.successor = vec![0; self.edges.len()];
+        for &(before, after) in &self.edges {
+            self.successor[at[before as usize] as usize] = after;
+            at[before as usize] += 1;
+        }
+        self.first_successor = first;
+        self.edges = Vec::new();
     }
 
     fn compute_tails(&mut self, shape: &Shape) {
         self.tail = vec![0.0; self.len()];
         for &t in shape.order.iter().rev() {
-            for i in 0..self.successors[t].len() {
-                let s = self.successors[t][i] as usize;
+            for i in self.first_successor[t]..self.first_successor[t + 1] {
+                let s = self.successor[i as usize] as usize;
                 if s >= self.n_tasks {
                     self.tail[s] = self.duration[s] + self.longest_after(s);
                 }
@@ -117,7 +141,7 @@ impl Jobs {
     }
 
     fn longest_after(&self, op: usize) -> f64 {
-        self.successors[op].iter().map(|&s| self.tail[s as usize]).fold(0.0, f64::max)
+        self.successors(op).iter().map(|&s| self.tail[s as usize]).fold(0.0, f64::max)
     }
 
     /// The better of the two list schedules.
@@ -165,7 +189,7 @@ impl Jobs {
                 let r = self.resource[op as usize];
                 busy[r as usize] = false;
                 touched.insert(r);
-                for &s in &self.successors[op as usize] {
+                for &s in self.successors(op as usize) {
                     waiting[s as usize] -= 1;
                     if waiting[s as usize] == 0 {
                         let r = self.resource[s as usize];
@@ -191,7 +215,7 @@ impl Jobs {
             start[op] = start[op].max(free[r]);
             let end = start[op] + self.duration[op];
             free[r] = end;
-            for &s in &self.successors[op] {
+            for &s in self.successors(op) {
                 let s = s as usize;
                 start[s] = start[s].max(end);
                 waiting[s] -= 1;

@@ -13,7 +13,11 @@ use crate::{exact, heft, ilp};
 const EXACT_UNITS: usize = 64;
 const EXACT_OPERATIONS: usize = 400;
 /// Coefficients up to which HiGHS is asked.
-const HIGHS_TERMS: usize = 6_000;
+const HIGHS_TERMS: usize = 3_000;
+/// Work counted per coefficient and node of an integer program.
+const WORK_PER_TERM: u64 = 200;
+/// Share of the work an integer program may take, as a divisor.
+const PROGRAM_SHARE: u64 = 4;
 /// Share of the work the exact search may take, as a divisor.
 const EXACT_SHARE: u64 = 3;
 /// Annealing chains per stage; a constant, so that threads do not change the answer.
@@ -124,7 +128,14 @@ impl State<'_> {
             let runs: Vec<Run> = (0..CHAINS)
                 .map(|i| {
                     let seed = limits.seed + stage * CHAINS + i;
-                    Run { seed, work: each, hot: hots[i as usize % 4], cold: 1e-4, mean_share: 0.01 }
+                    Run {
+                        seed,
+                        work: each,
+                        hot: hots[i as usize % 4],
+                        cold: 1e-4,
+                        mean_share: 0.01,
+                        crowding: false,
+                    }
                 })
                 .collect();
             let scene = self.scene;
@@ -163,9 +174,9 @@ impl State<'_> {
         if terms > HIGHS_TERMS {
             return;
         }
-        let nodes = (limits.work / (40 * terms as u64 + 1000)).max(10);
+        let nodes = (limits.work / PROGRAM_SHARE / (WORK_PER_TERM * terms as u64 + 1000)).max(20);
         let answer = backend.solve(&program.milp, &MilpLimits { nodes, threads: 1 });
-        self.work += answer.nodes.max(1) * terms as u64;
+        self.work += answer.nodes.max(1) * WORK_PER_TERM * terms as u64;
         if let Some(values) = &answer.values {
             self.offer(program.read(self.scene.units, values), backend.name());
         }

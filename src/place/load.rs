@@ -15,6 +15,8 @@ pub(crate) struct LoadModel<'a> {
     endpoint: bool,
     /// Capacity of each device in bytes, `u64::MAX` for unlimited.
     pub(crate) capacity: Vec<u64>,
+    /// Whether some device cannot hold everything.
+    pub(crate) memory_binds: bool,
 }
 
 /// Load put on a link that does not exist: far above any real load, so that searches leave it.
@@ -27,7 +29,9 @@ impl<'a> LoadModel<'a> {
             CommModel::Links => &[],
         };
         let charged = charged_flags.iter().enumerate().fold(0, |set, (d, &c)| set | (u64::from(c) << d));
+        let total = units.memory_bytes.iter().fold(0u64, |sum, &m| sum.saturating_add(m));
         LoadModel {
+            memory_binds: problem.devices.iter().any(|d| d.memory_bytes.is_some_and(|room| room < total)),
             problem,
             units,
             k: problem.devices.len(),

@@ -56,6 +56,7 @@ enum Gap {
     Lowest,
 }
 
+/// The last step at which an item is alive.
 fn last(item: &Lifetime) -> u32 {
     item.last_step.max(item.first_step)
 }
@@ -134,34 +135,84 @@ struct Placed {
     last: u32,
 }
 
+/// Most time buckets an item may touch and still be looked up by bucket.
+const FEW_BUCKETS: usize = 8;
+const BUCKETS: usize = 256;
+
+/// What is placed: everything by offset, and by stretch of time for items that live briefly.
+struct Arena {
+    by_offset: Vec<Placed>,
+    buckets: Vec<Vec<Placed>>,
+    steps_per_bucket: u32,
+}
+
+impl Arena {
+    fn new(items: &[Lifetime]) -> Self {
+        let steps = items.iter().map(last).max().unwrap_or(0);
+        let steps_per_bucket = steps / BUCKETS as u32 + 1;
+        Arena {
+            by_offset: Vec::with_capacity(items.len()),
+            buckets: vec![Vec::new(); BUCKETS],
+            steps_per_bucket,
+        }
+    }
+
+    fn span(&self, first: u32, last: u32) -> std::ops::RangeInclusive<usize> {
+        (first / self.steps_per_bucket) as usize..=(last / self.steps_per_bucket) as usize
+    }
+
+    fn add(&mut self, item: Placed) {
+        let at = self.by_offset.partition_point(|p| p.offset <= item.offset);
+        self.by_offset.insert(at, item);
+        for bucket in self.span(item.first, item.last) {
+            self.buckets[bucket].push(item);
+        }
+    }
+
+    /// Placed items that live with `item`, by offset.
+    fn neighbours(&self, item: &Lifetime, out: &mut Vec<Placed>) {
+        let (first, last) = (item.first_step, last(item));
+        let lives = |p: &&Placed| p.first <= last && p.last >= first;
+        out.clear();
+        let span = self.span(first, last);
+        if span.end() - span.start() >= FEW_BUCKETS {
+            out.extend(self.by_offset.iter().filter(lives));
+            return;
+        }
+        let lowest = *span.start();
+        for bucket in span {
+            // An item in several of the buckets counts in the first of them.
+            let own = |p: &&Placed| (p.first / self.steps_per_bucket) as usize == bucket || bucket == lowest;
+            out.extend(self.buckets[bucket].iter().filter(own).filter(lives));
+        }
+        out.sort_unstable_by_key(|p| (p.offset, p.end, p.first, p.last));
+    }
+}
+
 fn place(items: &[Lifetime], order: &[usize], gap: Gap) -> (Vec<u64>, u64) {
     let mut offsets = vec![0u64; items.len()];
-    let mut placed: Vec<Placed> = Vec::with_capacity(items.len());
+    let mut arena = Arena::new(items);
+    let mut near = Vec::new();
     let mut total = 0;
-    for &i in order {
+    for &i in order.iter().filter(|&&i| items[i].bytes > 0) {
         let item = &items[i];
-        if item.bytes == 0 {
-            continue;
-        }
-        let offset = find_gap(&placed, item, gap);
+        arena.neighbours(item, &mut near);
+        let offset = find_gap(&near, item, gap);
         let end = offset.saturating_add(item.bytes);
         offsets[i] = offset;
         total = total.max(end);
-        let at = placed.partition_point(|p| p.offset <= offset);
-        placed.insert(at, Placed { offset, end, first: item.first_step, last: last(item) });
+        arena.add(Placed { offset, end, first: item.first_step, last: last(item) });
     }
     (offsets, total)
 }
 
+/// Where an item goes among those that live with it.
 fn find_gap(placed: &[Placed], item: &Lifetime, gap: Gap) -> u64 {
-    let (first, last, align) = (item.first_step, last(item), item.align.max(1));
+    let align = item.align.max(1);
     let up = |x: u64| x.checked_next_multiple_of(align).unwrap_or(u64::MAX);
     let mut floor = 0u64;
     let mut best: Option<(u64, u64)> = None;
     for p in placed {
-        if p.first > last || p.last < first {
-            continue;
-        }
         let start = up(floor);
         if p.offset >= start && p.offset - start >= item.bytes {
             let slack = p.offset - floor;

@@ -25,6 +25,9 @@ const OVERFLOW_PRICE: f64 = 1.0;
 /// Annealing chains; a constant, so that threads do not change the answer.
 const CHAINS: u64 = 4;
 
+/// A latency and the placement of groups that has it.
+type Scored = (f64, Vec<Place>);
+
 /// The instance in the form the evaluator wants: adjacency lists and colour groups.
 #[derive(Debug, Clone)]
 pub(crate) struct Net<'a> {
@@ -241,7 +244,7 @@ pub fn solve(instance: &Instance, limits: &Limits) -> Result<Answer, PlaceError>
     instance.to_problem()?;
     let net = Net::new(instance);
     let mut evaluator = Evaluator::new(&net);
-    let mut starts: Vec<(f64, Vec<Place>)> = msr_split::starts(&net)
+    let mut starts: Vec<Scored> = msr_split::starts(&net)
         .into_iter()
         .filter(|s| net.fits(s) && (instance.cpus > 0 || !s.contains(&CPU)))
         .map(|s| (evaluator.latency(&net, &s), s))
@@ -250,15 +253,16 @@ pub fn solve(instance: &Instance, limits: &Limits) -> Result<Answer, PlaceError>
     starts.sort_by(|a, b| a.0.total_cmp(&b.0));
     starts.dedup();
     starts.truncate(CHAINS as usize);
-    let (mut value, mut place) = starts.first().cloned().ok_or_else(|| {
-        PlaceError::not_found("no contiguous placement that fits the memory was found")
-    })?;
+    let (mut value, mut place) = starts
+        .first()
+        .cloned()
+        .ok_or_else(|| PlaceError::not_found("no contiguous placement that fits the memory was found"))?;
     let mut solver = "linear split";
     let mut work = 0;
     for (stage, hots) in [(0, [0.05, 0.02, 0.5, 0.2]), (1, [0.1, 0.03, 0.01, 0.003])] {
         let each = limits.work / (2 * CHAINS);
-        let from = |i: usize| if stage == 0 { &starts[i % starts.len()] } else { &starts[0] };
-        let runs: Vec<(u64, f64, &(f64, Vec<Place>))> = (0..CHAINS)
+        let from = |i: usize| -> &Scored { if stage == 0 { &starts[i % starts.len()] } else { &starts[0] } };
+        let runs: Vec<(u64, f64, &Scored)> = (0..CHAINS)
             .map(|i| (limits.seed + stage * CHAINS + i, hots[i as usize % 4], from(i as usize)))
             .collect();
         let results = in_parallel(&runs, limits.threads, |&(seed, hot, (value, place))| {

@@ -16,6 +16,8 @@ const FAR_SHARE: usize = 20;
 /// The acyclic part of the quotient: what each unit reads from lower levels, and the units nobody higher reads.
 #[derive(Debug, Clone)]
 pub(crate) struct Quotient {
+    /// Orders by the first task visited when the tasks themselves are followed.
+    by_task: Vec<Vec<usize>>,
     inputs: Vec<Vec<usize>>,
     sinks: Vec<usize>,
     by_level: Vec<usize>,
@@ -37,7 +39,13 @@ impl Quotient {
         by_level.sort_by_key(|&u| level[u]);
         // Sinks by level: what is read late comes late.
         let sinks = by_level.iter().copied().filter(|&u| !read[u]).collect();
-        Quotient { inputs: inputs.into_iter().map(|set| set.into_iter().collect()).collect(), sinks, by_level }
+        let by_task = task_post_orders(p, unit_of_task, n_units);
+        Quotient {
+            by_task,
+            inputs: inputs.into_iter().map(|set| set.into_iter().collect()).collect(),
+            sinks,
+            by_level,
+        }
     }
 
     /// Depth-first from the sinks, inputs by index.
@@ -49,7 +57,9 @@ impl Quotient {
     pub(crate) fn orders(&self) -> Vec<Vec<usize>> {
         let mut reversed = self.inputs.clone();
         reversed.iter_mut().for_each(|list| list.reverse());
-        vec![self.post_order(), post_order(&reversed, &self.sinks), self.by_level.clone()]
+        let mut orders = vec![self.post_order(), post_order(&reversed, &self.sinks), self.by_level.clone()];
+        orders.extend(self.by_task.iter().cloned());
+        orders
     }
 
     /// A post-order with every list of inputs, and sometimes the sinks, in a random sequence.
@@ -159,4 +169,23 @@ fn post_order(inputs: &[Vec<usize>], sinks: &[usize]) -> Vec<usize> {
         }
     }
     order
+}
+
+/// Units by their first task in a post-order over the tasks, from the first input and from the last.
+fn task_post_orders(p: &Problem, unit_of_task: &[usize], n_units: usize) -> Vec<Vec<usize>> {
+    let n = p.tasks.len();
+    let (mut inputs, mut read) = (vec![Vec::new(); n], vec![false; n]);
+    for tensor in &p.tensors {
+        tensor.consumers.iter().for_each(|&c| inputs[c].push(tensor.producer));
+        read[tensor.producer] |= !tensor.consumers.is_empty();
+    }
+    let sinks: Vec<usize> = (0..n).filter(|&t| !read[t]).collect();
+    let first_visits = |inputs: &[Vec<usize>]| -> Vec<usize> {
+        let mut seen = vec![false; n_units];
+        let units = post_order(inputs, &sinks).into_iter().map(|t| unit_of_task[t]);
+        units.filter(|&u| !std::mem::replace(&mut seen[u], true)).collect()
+    };
+    let forwards = first_visits(&inputs);
+    inputs.iter_mut().for_each(|list| list.reverse());
+    vec![forwards, first_visits(&inputs)]
 }

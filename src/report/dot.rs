@@ -182,7 +182,7 @@ mod tests {
         let node = |i: usize| Node {
             title: format!("node {i}"),
             lines: vec!["relu".to_owned()],
-            group: Some(if i % 7 == 0 { "gpu0" } else { "cpu0" }.to_owned()),
+            group: Some(if i.is_multiple_of(7) { "gpu0" } else { "cpu0" }.to_owned()),
             time_us: 1.0,
         };
         let edge = |i: usize| Edge { from: i, to: i + 1, bytes: 4.0, time_us: None };

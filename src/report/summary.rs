@@ -32,7 +32,7 @@ pub fn plan(plan: &Plan) -> String {
     for (n, device) in plan.devices.iter().enumerate() {
         let queues = plan.queues.iter().filter(|q| !q.copies && q.device as usize == n);
         let steps: Vec<_> = queues.flat_map(|q| &q.steps).collect();
-        let busy: f64 = steps.iter().map(|s| s.time_us).sum();
+        let busy = steps.iter().fold(0.0, |sum, s| sum + s.time_us);
         let arena = if device.arena_bytes > 0 {
             size_text(device.arena_bytes as f64)
         } else {
@@ -51,7 +51,7 @@ pub fn plan(plan: &Plan) -> String {
         );
     }
     let copies: Vec<_> = plan.queues.iter().filter(|q| q.copies).flat_map(|q| &q.steps).collect();
-    let copy_us: f64 = copies.iter().map(|s| s.time_us).sum();
+    let copy_us = copies.iter().fold(0.0, |sum, s| sum + s.time_us);
     let _ = writeln!(
         out,
         "transfers  {} taking {copy_us:.2} us, weights {}",

@@ -1,9 +1,10 @@
 """Compares models with what the exporter makes of them, in another engine.
 
     python tests/oracle/check_export.py --reexport target/debug/examples/reexport MODEL...
+    python tests/oracle/check_export.py --optimize target/debug/partita MODEL...
 
 Each MODEL is an .onnx file. It is read and written again by the example
-`reexport`, checked by `onnx.checker` with shape inference, and run by ONNX
+`reexport`, or by `partita optimize` with everything the optimizer does, checked by `onnx.checker` with shape inference, and run by ONNX
 Runtime beside the original on the same inputs: `inputs/<name>.npy` beside the
 model where they exist, else random ones. Symbolic dimensions get the sizes of
 `--dim NAME=N`, else 2, 3, 4, ... in order of appearance. `--external` has the weights written
@@ -78,9 +79,10 @@ def relative_error(have, want):
 def check(model, args, folder):
     """The largest error of any output, after both checks."""
     copy = folder / "copy.onnx"
-    command = [args.reexport, str(model), str(copy)]
-    if args.external:
-        command.append("--external")
+    if args.optimize:
+        command = [args.optimize, "optimize", str(model), "--output", str(copy)]
+    else:
+        command = [args.reexport, str(model), str(copy)] + ["--external"] * args.external
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
@@ -103,6 +105,7 @@ def main():
     """Checks every model given; prints a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reexport", default="target/debug/examples/reexport")
+    parser.add_argument("--optimize", metavar="PARTITA", help="the program whose `optimize` is used instead")
     parser.add_argument("--dim", action="append", default=[], help="NAME=N")
     parser.add_argument("--external", action="store_true")
     parser.add_argument("models", nargs="+", type=Path)

@@ -73,12 +73,14 @@ fn list() -> Vec<(AdapterFacts, wgpu::Adapter)> {
     descriptor.backends = backends;
     descriptor.flags = wgpu::InstanceFlags::empty();
     let instance = wgpu::Instance::new(descriptor);
-    let mut found: Vec<(AdapterFacts, wgpu::Adapter)> = pollster::block_on(instance.enumerate_adapters(backends))
-        .into_iter()
-        .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
-        .map(|a| (facts(&a), a))
-        .collect();
-    let natives: Vec<AdapterFacts> = found.iter().map(|(f, _)| f.clone()).filter(|f| f.backend != "gl").collect();
+    let mut found: Vec<(AdapterFacts, wgpu::Adapter)> =
+        pollster::block_on(instance.enumerate_adapters(backends))
+            .into_iter()
+            .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
+            .map(|a| (facts(&a), a))
+            .collect();
+    let natives: Vec<AdapterFacts> =
+        found.iter().map(|(f, _)| f.clone()).filter(|f| f.backend != "gl").collect();
     found.retain(|(f, _)| f.backend != "gl" || !natives.iter().any(|n| same_hardware(n, f)));
     // The sort is stable: adapters of one kind keep the driver's order.
     found.sort_by_key(|(f, _)| Reverse(rank(f.device_type)));
@@ -164,7 +166,10 @@ mod tests {
     fn one_adapter_through_two_interfaces_is_one() {
         let gl = named("NVIDIA GeForce RTX 4090/PCIe/SSE2", 0x10de);
         assert!(same_hardware(&named("NVIDIA GeForce RTX 4090", 0x10de), &gl));
-        assert!(same_hardware(&named("llvmpipe (LLVM 15.0.6)", 0x10005), &named("llvmpipe (LLVM 15.0.6)", 0)));
+        assert!(same_hardware(
+            &named("llvmpipe (LLVM 15.0.6)", 0x10005),
+            &named("llvmpipe (LLVM 15.0.6)", 0)
+        ));
         assert!(!same_hardware(&named("AMD Radeon RX 6800", 0x1002), &gl));
     }
 }

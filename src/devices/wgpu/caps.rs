@@ -63,17 +63,16 @@ fn one_f32_result(kernel: &Kernel, inputs: Types, outputs: Types) -> bool {
     all_f32(kernel, inputs, outputs)
 }
 
-/// Own operands are f32; the others are read by the epilogue, which ends in a float.
+/// Own operands are f32; the others, one for each further input of the program, are read by the epilogue, which
+/// ends in a float. `n_own` counts omitted operands too and so says nothing here.
 fn with_epilogue(kernel: &Kernel, inputs: Types, outputs: Types) -> bool {
-    let own = kernel.int("n_own").and_then(|n| usize::try_from(n).ok()).unwrap_or(inputs.len());
-    let own = own.min(inputs.len());
+    let extra = kernel.program.as_ref().map_or(0, |p| p.inputs.saturating_sub(1) as usize);
+    let Some(own) = inputs.len().checked_sub(extra) else { return false };
     if !is_f32(&inputs[..own]) || outputs != [ElementType::F32] || inputs.len() + 1 > MAX_BUFFERS {
         return false;
     }
-    let Some(program) = &kernel.program else { return own == inputs.len() };
-    let mut types = vec![ElementType::F32];
-    types.extend_from_slice(&inputs[own..]);
-    program_fits(program, &types, outputs)
+    let types = [&[ElementType::F32], &inputs[own..]].concat();
+    kernel.program.as_ref().is_none_or(|program| program_fits(program, &types, outputs))
 }
 
 fn tile(kernel: &Kernel, inputs: Types, outputs: Types) -> bool {

@@ -204,7 +204,11 @@ impl WgpuDriver {
             kernel,
             symbols: &bound.symbols,
             inputs: inputs.collect::<Result<_, RuntimeError>>()?,
-            outputs: step.outputs.iter().map(|&v| self.operand(bound, v as usize)).collect::<Result<_, _>>()?,
+            outputs: step
+                .outputs
+                .iter()
+                .map(|&v| self.operand(bound, v as usize))
+                .collect::<Result<_, _>>()?,
             place: place.to_owned(),
             number: u32::try_from(self.steps.len()).unwrap_or(u32::MAX),
             max_groups: self.gpu.limits.max_compute_workgroups_per_dimension,
@@ -226,7 +230,10 @@ impl WgpuDriver {
                 self.name.clone(),
                 format!(
                     "value '{}' has {} bytes, but '{}' reads at most {} bytes of a buffer",
-                    value.name, place.bytes, self.gpu.facts.name, self.gpu.limits.max_storage_buffer_binding_size
+                    value.name,
+                    place.bytes,
+                    self.gpu.facts.name,
+                    self.gpu.limits.max_storage_buffer_binding_size
                 ),
                 "place the steps that use it on another device",
             ));
@@ -340,7 +347,8 @@ impl WgpuDriver {
         let flag = {
             let view = range.get_mapped_range().map_err(|e| self.lost(&e.to_string()))?;
             bytes.copy_from_slice(&view[..bytes.len()]);
-            let word: [u8; 4] = bytemuck::pod_read_unaligned(&view[whole as usize..whole as usize + 4]);
+            let mut word = [0u8; FLAG_BYTES as usize];
+            word.copy_from_slice(&view[whole as usize..(whole + FLAG_BYTES) as usize]);
             u32::from_le_bytes(word)
         };
         buffer.unmap();

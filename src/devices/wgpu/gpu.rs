@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Pipelines kept across re-binds; above this the cache starts anew.
 const MAX_PIPELINES: usize = 2048;
 
+/// A kernel's source and, for each binding, whether it is only read.
+type PipeKey = (String, Vec<bool>);
+
 /// A compiled kernel.
 pub(crate) struct Pipe {
     pub pipeline: wgpu::ComputePipeline,
@@ -26,7 +29,7 @@ pub(crate) struct Gpu {
     pub limits: wgpu::Limits,
     /// The first error since the last look.
     error: Arc<Mutex<Option<String>>>,
-    pipes: Mutex<BTreeMap<(String, Vec<bool>), Arc<Pipe>>>,
+    pipes: Mutex<BTreeMap<PipeKey, Arc<Pipe>>>,
 }
 
 /// A lock whose holder never leaves the data half changed.
@@ -101,16 +104,17 @@ impl Gpu {
 
     /// The compiled kernel of a dispatch.
     pub(crate) fn pipe(&self, dispatch: &Dispatch) -> Arc<Pipe> {
-        let key: Vec<bool> = dispatch.bindings.iter().map(|b| b.read_only).collect();
+        let read_only = dispatch.bindings.iter().map(|b| b.read_only).collect();
+        let key: PipeKey = (dispatch.source.clone(), read_only);
         let mut pipes = lock(&self.pipes);
-        if let Some(pipe) = pipes.get(&(dispatch.source.clone(), key.clone())) {
+        if let Some(pipe) = pipes.get(&key) {
             return pipe.clone();
         }
         if pipes.len() >= MAX_PIPELINES {
             pipes.clear();
         }
         let pipe = Arc::new(self.compile(&dispatch.source, &dispatch.bindings));
-        pipes.insert((dispatch.source.clone(), key), pipe.clone());
+        pipes.insert(key, pipe.clone());
         pipe
     }
 

@@ -6,8 +6,9 @@
 
 use crate::gpu::Gpu;
 use partita_plan::{Plan, Storage};
-use partita_runtime::{Bound, RuntimeError};
+use partita_runtime::{Bound, RuntimeError, WeightBytes};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Bytes written between two submissions while weights are uploaded: bounds the host memory that staging takes.
 const UPLOAD_BYTES: usize = 64 << 20;
@@ -30,6 +31,8 @@ pub(crate) struct Place {
 #[derive(Default)]
 pub(crate) struct Memory {
     arena: Option<wgpu::Buffer>,
+    /// The weight section that `weights` was read from.
+    section: Option<WeightBytes>,
     /// By offset and length in the weight section.
     weights: BTreeMap<(usize, usize), wgpu::Buffer>,
     places: Vec<Option<Place>>,
@@ -46,13 +49,28 @@ impl Memory {
     /// The place of a value of this device.
     pub(crate) fn place(&self, value: usize, place: &str) -> Result<&Place, RuntimeError> {
         self.places.get(value).and_then(Option::as_ref).ok_or_else(|| {
-            RuntimeError::new("G005", place, format!("value {value} is not on this device"), "compile the model again")
+            RuntimeError::new(
+                "G005",
+                place,
+                format!("value {value} is not on this device"),
+                "compile the model again",
+            )
         })
     }
 
     /// Gives every value of device `device` a place, and uploads weights that are not there yet.
-    pub(crate) fn bind(&mut self, gpu: &Gpu, bound: &Bound, device: usize, name: &str) -> Result<(), RuntimeError> {
+    pub(crate) fn bind(
+        &mut self,
+        gpu: &Gpu,
+        bound: &Bound,
+        device: usize,
+        name: &str,
+    ) -> Result<(), RuntimeError> {
         self.places = vec![None; bound.plan.values.len()];
+        if self.section.as_ref().is_none_or(|s| !Arc::ptr_eq(s, &bound.weights)) {
+            self.weights.clear();
+            self.section = Some(bound.weights.clone());
+        }
         let shared = self.reserve(gpu, bound, device);
         let mut own: BTreeMap<usize, wgpu::Buffer> = BTreeMap::new();
         let mut staged = 0usize;
@@ -60,15 +78,16 @@ impl Memory {
             if value.device as usize != device {
                 continue;
             }
-            let root = root(&bound.plan, v).ok_or_else(|| error(name, &value.name, "is an alias of itself"))?;
+            let root =
+                root(&bound.plan, v).ok_or_else(|| error(name, &value.name, "is an alias of itself"))?;
             let (offset, bytes) = (bound.offsets_bytes[v], bound.sizes_bytes[v]);
             if (bytes as u64).max(4) > gpu.limits.max_buffer_size {
                 return Err(error(name, &value.name, "is larger than the adapter's largest buffer"));
             }
             let place = if bound.plan.values[root].storage == Storage::Weight as i32 {
-                let buffer = self.weight(gpu, bound, root, &mut staged).ok_or_else(|| {
-                    error(name, &value.name, "lies outside the weight section")
-                })?;
+                let buffer = self
+                    .weight(gpu, bound, root, &mut staged)
+                    .ok_or_else(|| error(name, &value.name, "lies outside the weight section"))?;
                 Place { buffer, offset: 0, bytes, read_only: true }
             } else if shared {
                 let buffer = self.arena.clone().ok_or_else(|| error(name, &value.name, "has no arena"))?;
@@ -90,7 +109,9 @@ impl Memory {
     /// Makes the arena large enough; false where values must have buffers of their own.
     fn reserve(&mut self, gpu: &Gpu, bound: &Bound, device: usize) -> bool {
         let aligned = bound.plan.values.iter().zip(&bound.offsets_bytes).all(|(value, offset)| {
-            value.device as usize != device || value.storage == Storage::Weight as i32 || offset.is_multiple_of(4)
+            value.device as usize != device
+                || value.storage == Storage::Weight as i32
+                || offset.is_multiple_of(4)
         });
         // One word more, so that empty values at the end have something to bind.
         let bytes = (bound.arena_bytes[device] as u64).next_multiple_of(4) + 4;

@@ -34,10 +34,8 @@ impl<'a> Shader<'a> {
         }
         let access = if read_only { "read" } else { "read_write" };
         let at = self.bindings.len();
-        let _ = writeln!(
-            self.text,
-            "@group(0) @binding({at}) var<storage, {access}> {name}: array<{element}>;"
-        );
+        let _ =
+            writeln!(self.text, "@group(0) @binding({at}) var<storage, {access}> {name}: array<{element}>;");
         self.bindings.push(Binding { slot, read_only });
     }
 
@@ -97,7 +95,7 @@ impl<'a> Shader<'a> {
             ElementType::I32 => ("vec2<u32>", format!("return i_extend(x{k}_w(i));")),
             ElementType::U32 => ("vec2<u32>", format!("return vec2<u32>(x{k}_w(i), 0u);")),
             ElementType::I8 | ElementType::U8 | ElementType::Bool => {
-                let byte = format!("vec2<u32>(x{k}_w(i >> 2u) >> ((i & 3u) * 8u), 0u)");
+                let byte = format!("vec2<u32>((x{k}_w(i >> 2u) >> ((i & 3u) * 8u)) & 255u, 0u)");
                 ("vec2<u32>", format!("return {};", wrapped(&byte, dtype)))
             }
             ElementType::I16 | ElementType::U16 => {
@@ -265,7 +263,7 @@ fn wrapped(value: &str, dtype: ElementType) -> String {
         ElementType::U8 => format!("i_wrap_unsigned({value}, 8u)"),
         ElementType::U16 => format!("i_wrap_unsigned({value}, 16u)"),
         ElementType::U32 => format!("vec2<u32>(({value}).x, 0u)"),
-        ElementType::Bool => format!("i_bool(i_true(i_wrap_unsigned({value}, 8u)))"),
+        ElementType::Bool => format!("i_bool(i_true({value}))"),
         _ => value.to_owned(),
     }
 }

@@ -113,7 +113,9 @@ impl Step<'_> {
         let list = match self.kernel.param(name) {
             None => vec![default; n],
             Some(Param { dims, ints, .. }) if dims.is_empty() => ints.clone(),
-            Some(p) => p.dims.iter().map(|d| Ok(d.eval(self.symbols)?)).collect::<Result<_, RuntimeError>>()?,
+            Some(p) => {
+                p.dims.iter().map(|d| Ok(d.eval(self.symbols)?)).collect::<Result<_, RuntimeError>>()?
+            }
         };
         if list.len() == n {
             return Ok(list);

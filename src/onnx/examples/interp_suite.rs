@@ -9,6 +9,9 @@ use partita_onnx::{Options, input_names, load, tensor_from_pb, tensor_to_pb};
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Most elements of a value.
+const MAX_ELEMENTS: i64 = 1 << 27;
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.as_slice() {
@@ -69,11 +72,27 @@ fn run(model: &Path, inputs: &Path, outputs: &Path) -> Result<(), Vec<Diag>> {
         }
         Err(diags) => return Err(diags),
     };
+    check_sizes(&imported.graph, &given).map_err(|d| vec![d])?;
     let results = interp::run(&imported.graph, &given).map_err(|d| vec![d])?;
     for (n, ((name, _), tensor)) in imported.graph.outputs().zip(&results).enumerate() {
         let path = outputs.join(format!("output_{n}.pb"));
         std::fs::write(&path, tensor_to_pb(name, tensor))
             .map_err(|e| vec![Diag::new("X003", format!("{}: {e}", path.display()))])?;
+    }
+    Ok(())
+}
+
+/// The interpreter has no memory plan: values beyond a limit are refused before anything is computed.
+fn check_sizes(graph: &Graph, given: &[Tensor]) -> Result<(), Diag> {
+    let symbols = interp::bind(graph, given)?;
+    let results = graph.values().filter(|(id, _)| graph.producer(*id).is_some());
+    for (_, value) in results {
+        let ty = value.ty.bind(&|name| symbols.get(name).copied());
+        let n = ty.n_elements().as_known().unwrap_or(0);
+        if n > MAX_ELEMENTS {
+            let text = format!("a value of type {ty} is too large for the interpreter");
+            return Err(Diag::new("X004", text).at_value(&*value.name).hint("use smaller inputs"));
+        }
     }
     Ok(())
 }

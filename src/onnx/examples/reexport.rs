@@ -1,10 +1,11 @@
-//! Reads a model and writes it again: `reexport IN.onnx OUT.onnx [--external] [--dim NAME=N]...`.
+//! Reads a model, verifies it and writes it again: `reexport IN.onnx OUT.onnx [--external] [--dim NAME=N]...`.
 //!
 //! Used by `tests/oracle/check_export.py`, which compares both files in another engine.
 
 #![allow(clippy::print_stderr, reason = "a command-line example")]
 
 use partita_ir::Diag;
+use partita_ir::verify::verify;
 use partita_onnx::{ExportOptions, Options, load, save_file};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,5 +41,6 @@ fn main() -> ExitCode {
 
 fn reexport(from: &Path, to: &Path, options: &Options, external: bool) -> Result<(), Vec<Diag>> {
     let model = load(from, options)?;
+    verify(&model.graph)?;
     save_file(to, &model.graph, &ExportOptions { external, ..ExportOptions::of(&model) })
 }

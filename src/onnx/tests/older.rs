@@ -91,6 +91,7 @@ fn a_wrong_opset_is_noticed() {
     assert_eq!(codes(13, "Clip", vec![float("min", 0.0)]), ["I020"]);
     assert_eq!(codes(99, "Relu", vec![]), ["U005"]);
     assert_eq!(codes(13, "Relu", vec![float("slope", 0.0)]), ["U006"]);
+    assert_eq!(codes(13, "Concat", vec![]), ["I028"]);
     assert_eq!(codes(13, "LeakyRelu", vec![int("alpha", 1)]), ["I019"]);
 }
 

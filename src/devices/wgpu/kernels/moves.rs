@@ -194,7 +194,8 @@ pub(crate) fn pad(step: &Step) -> Result<Vec<Dispatch>, RuntimeError> {
     let (x, y) = (step.input(0)?, step.output(0)?);
     let n = x.shape.len();
     let pads = step.list("pads", 2 * n, 0)?;
-    if y.shape.len() != n || x.shape.iter().zip(&y.shape).enumerate().any(|(k, (a, b))| *a as i64 + pads[k] + pads[n + k] != *b as i64) {
+    let padded = |k: usize| x.shape[k] as i64 + pads[k] + pads[n + k];
+    if y.shape.len() != n || (0..n).any(|k| padded(k) != y.shape[k] as i64) {
         return Err(step.error("the pads do not match the result's shape"));
     }
     let mode = step.kernel.string("mode").unwrap_or("constant");
@@ -205,12 +206,12 @@ pub(crate) fn pad(step: &Step) -> Result<Vec<Dispatch>, RuntimeError> {
         return Err(step.error("an empty tensor has no elements to pad with"));
     }
     let mut body = if n == 0 { String::new() } else { window::split("i", "o", &y.shape) };
-    for k in 0..n {
-        let place = place(mode, x.shape[k], &format!("(i32(o{k}) - ({}))", pads[k]))
+    for (k, (size, begin)) in x.shape.iter().zip(&pads).enumerate() {
+        let place = place(mode, *size, &format!("(i32(o{k}) - ({begin}))"), *begin)
             .ok_or_else(|| step.error(format!("the mode '{mode}' of a pad is not known here")))?;
         let _ = writeln!(body, "    let a{k} = {place};");
         if blank.is_some() {
-            let _ = writeln!(body, "    if (a{k} < 0 || a{k} >= {}) {{ return {NONE}; }}", x.shape[k]);
+            let _ = writeln!(body, "    if (a{k} < 0 || a{k} >= {size}) {{ return {NONE}; }}");
         }
         let _ = writeln!(body, "    let p{k} = u32(a{k});");
     }
@@ -219,9 +220,13 @@ pub(crate) fn pad(step: &Step) -> Result<Vec<Dispatch>, RuntimeError> {
     Ok(vec![take(shader, 0, blank)?])
 }
 
-/// The position in an axis of `size` that an i32 position beyond its ends stands for.
-fn place(mode: &str, size: usize, at: &str) -> Option<String> {
-    let turn = |period: usize| format!("((({at} % {period}) + {period}) % {period})");
+/// The position in an axis of `size` that the i32 position `at`, not below `-begin`, stands for.
+fn place(mode: &str, size: usize, at: &str, begin: i64) -> Option<String> {
+    // GLSL leaves the remainder of negative numbers open: whole periods make the dividend positive.
+    let turn = |period: usize| {
+        let lift = (begin.max(0) as usize).div_ceil(period) * period;
+        format!("(({at} + {lift}) % {period})")
+    };
     match mode {
         "constant" => Some(at.to_owned()),
         "edge" => Some(format!("clamp({at}, 0, {})", size as i64 - 1)),

@@ -21,8 +21,7 @@ pub(crate) fn softmax(step: &Step) -> Result<Vec<Dispatch>, RuntimeError> {
     rows.combine(&mut shader, "total", SUM);
     let value = if step.int_or("log", 0) != 0 { "(v - m) - log_f(sum)" } else { "exp_f(v - m) / sum" };
     let load = format!("        let v = x0_f(base + t * {inner}u);\n");
-    let mut body =
-        format!("    let base = (row / {inner}u) * {}u + row % {inner}u;\n", inner * shape[axis]);
+    let mut body = format!("    let base = (row / {inner}u) * {}u + row % {inner}u;\n", inner * shape[axis]);
     body += "    var best = -inf_f();\n";
     body += &rows.walk(&format!("{load}        best = select(best, v, v > best || is_nan(v));"));
     body += "    let m = largest(lane, best);\n    var part = 0.0;\n";

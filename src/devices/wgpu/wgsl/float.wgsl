@@ -21,6 +21,15 @@ fn is_inf(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) == 0x7f800000u;
 }
 
+// The second operand where either is NaN; said in bits, since GL compilers turn a comparison and a choice into fmax.
+fn max_f(a: f32, b: f32) -> f32 {
+    return select(select(b, a, a > b), b, is_nan(a) || is_nan(b));
+}
+
+fn min_f(a: f32, b: f32) -> f32 {
+    return select(select(b, a, a < b), b, is_nan(a) || is_nan(b));
+}
+
 // 2^n for n in -126..=127.
 fn pow2(n: i32) -> f32 {
     return bitcast<f32>(bitcast<u32>(n + 127) << 23u);
@@ -303,10 +312,8 @@ fn pow_magnitude(a: f32, y: f32) -> f32 {
     if (a == 1.0) { return 1.0; }
     if (a == 0.0 || is_inf(a)) { return select(0.0, inf_f(), (a == 0.0) == (y < 0.0)); }
     if (is_inf(y)) { return select(0.0, inf_f(), (a > 1.0) == (y > 0.0)); }
-    if (abs(y) == 0.5) {
-        let s = sqrt(a);
-        return select(s, 1.0 / s, y < 0.0);
-    }
+    if (y == 0.5) { return sqrt(a); }
+    if (y == -0.5) { return 1.0 / sqrt(a); }
     if (round(y) == y && abs(y) <= 64.0) {
         let p = pow_int(a, u32(abs(y)));
         if (y > 0.0) { return p; }

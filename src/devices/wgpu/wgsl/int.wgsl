@@ -110,7 +110,7 @@ fn i_mod(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
     return select(r, i_add(r, b), i_true(r) && i_negative(r) != i_negative(b));
 }
 
-// Shifts by less than 32 in the words, by 32 across them; outside 0..64 gives 0.
+// Shifts by less than 32 in the words, by 32 across them. Shifting everything out gives 0, or the sign.
 fn i_shl(a: vec2<u32>, n: vec2<u32>) -> vec2<u32> {
     if (n.y != 0u || n.x >= 64u) { return vec2<u32>(0u, 0u); }
     if (n.x == 0u) { return a; }
@@ -118,11 +118,20 @@ fn i_shl(a: vec2<u32>, n: vec2<u32>) -> vec2<u32> {
     return vec2<u32>(a.x << n.x, (a.y << n.x) | (a.x >> (32u - n.x)));
 }
 
+// Unsigned, by 0..=63.
+fn u_shr(a: vec2<u32>, n: u32) -> vec2<u32> {
+    if (n == 0u) { return a; }
+    if (n >= 32u) { return vec2<u32>(a.y >> (n - 32u), 0u); }
+    return vec2<u32>((a.x >> n) | (a.y << (32u - n)), a.y >> n);
+}
+
+// With the sign; counts below 0 and above 63 count as these.
 fn i_shr(a: vec2<u32>, n: vec2<u32>) -> vec2<u32> {
-    if (n.y != 0u || n.x >= 64u) { return vec2<u32>(0u, 0u); }
-    if (n.x == 0u) { return a; }
-    if (n.x >= 32u) { return vec2<u32>(a.y >> (n.x - 32u), 0u); }
-    return vec2<u32>((a.x >> n.x) | (a.y << (32u - n.x)), a.y >> n.x);
+    if (i_negative(n)) { return a; }
+    var count = n.x;
+    if (n.y != 0u || n.x > 63u) { count = 63u; }
+    let flip = select(vec2<u32>(0u, 0u), vec2<u32>(0xffffffffu, 0xffffffffu), i_negative(a));
+    return u_shr(a ^ flip, count) ^ flip;
 }
 
 fn i_extend(a: u32) -> vec2<u32> {
@@ -146,7 +155,7 @@ fn i_to_float(a: vec2<u32>) -> f32 {
     var shift = 0u;
     if (m.y != 0u) {
         shift = 32u - countLeadingZeros(m.y);
-        let kept = i_shr(m, vec2<u32>(shift, 0u));
+        let kept = u_shr(m, shift);
         let back = i_shl(kept, vec2<u32>(shift, 0u));
         word = kept.x | select(1u, 0u, i_eq(back, m));
     }
@@ -174,7 +183,7 @@ fn i_from_float(x: f32) -> vec2<u32> {
         return select(vec2<u32>(0xffffffffu, 0x7fffffffu), vec2<u32>(0u, 0x80000000u), negative);
     }
     let m = vec2<u32>((bits & 0x007fffffu) | 0x00800000u, 0u);
-    var y = i_shr(m, vec2<u32>(150u - min(exponent, 150u), 0u));
+    var y = u_shr(m, 150u - min(exponent, 150u));
     if (exponent > 150u) { y = i_shl(m, vec2<u32>(exponent - 150u, 0u)); }
     return select(y, i_neg(y), negative);
 }
