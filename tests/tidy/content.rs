@@ -41,7 +41,7 @@ fn may_print(path: &Path) -> bool {
         let name = c.as_os_str();
         name == "tests" || name == "benches" || name == "examples"
     });
-    folder || path == Path::new("src/main.rs") || path.ends_with("tests.rs")
+    folder || path.starts_with("fixtures") || path == Path::new("src/main.rs") || path.ends_with("tests.rs")
 }
 
 #[test]
