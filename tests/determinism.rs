@@ -2,7 +2,7 @@
 
 use crate::cli::tool::{Tool, ok};
 use crate::programs::{compiled, plan_bytes};
-use crate::random::net;
+use crate::random::{net, seeds};
 use crate::support::{fixture, machine};
 use partita::pipeline::{CompileOptions, optimize};
 use partita_ir::text::print;
@@ -22,7 +22,7 @@ fn plans_are_the_same_bytes() {
 
 #[test]
 fn optimized_graphs_and_their_texts_are_the_same() {
-    for seed in 0..12 {
+    for seed in seeds(12) {
         let graph = net(seed, 20).graph;
         let text = || print(&optimize(graph.clone(), &CompileOptions::default()).unwrap().0);
         assert_eq!(text(), text());

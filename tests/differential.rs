@@ -1,7 +1,7 @@
 //! Compiled plans against the reference interpreter: models, random graphs, every operator, the digits.
 
 use crate::programs::{compiled, run_once, session, spread};
-use crate::random::{Program, around, net};
+use crate::random::{Program, net, samples, seeds};
 use crate::support::{close, fixture, inputs, machine};
 use partita::npy;
 use partita::pipeline::CompileOptions;
@@ -87,34 +87,73 @@ fn one_session_takes_many_sizes() {
 #[test]
 fn random_graphs_everywhere() {
     let (cpu, accelerators) = (machine("cpu.toml"), machine(ACCELERATORS));
-    for seed in 0..24 {
+    for seed in seeds(24) {
         let Program { name, graph, inputs } = net(seed, 16);
         on_cpu(&graph, &inputs, &cpu).unwrap_or_else(|e| panic!("{name} on the CPU: {e}"));
         on_machine(&graph, &inputs, &accelerators).unwrap_or_else(|e| panic!("{name} spread: {e}"));
     }
 }
 
-/// Samples of every operator; refusals as unsupported are allowed where the size of a result depends on data.
-#[test]
-fn every_operator_on_the_cpu() {
-    let cpu = machine("cpu.toml");
-    let (mut failures, mut refused, mut ran) = (Vec::new(), BTreeMap::new(), 0);
-    for (n, op) in partita_ops::registry().iter().enumerate() {
-        for seed in 0..3 {
-            let Some(program) = around(op, 77 * n as u64 + seed) else { continue };
-            match on_cpu(&program.graph, &program.inputs, &cpu) {
-                Ok(()) => ran += 1,
-                Err(e) if e.starts_with("error U") => *refused.entry(op.name).or_insert(0) += 1,
-                Err(e) => {
-                    let text = partita_ir::text::print(&program.graph);
-                    failures.push(format!("{}, seed {seed}: {e}\n{text}", program.name));
-                }
+/// What became of samples of every operator.
+#[derive(Default)]
+struct Tally {
+    ran: usize,
+    /// Refusals as unsupported, by operator: legal where the size of a result depends on data.
+    refused: BTreeMap<String, usize>,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn count(&mut self, seed: u64, program: &Program, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.ran += 1,
+            Err(e) if e.contains("error U") => *self.refused.entry(program.name.clone()).or_insert(0) += 1,
+            Err(e) => {
+                let text = partita_ir::text::print(&program.graph);
+                self.failures.push(format!("{}, seed {seed}: {e}\n{text}", program.name));
             }
         }
     }
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(ran > 300, "{ran} samples ran, refused: {refused:?}");
-    assert!(refused.len() < 20, "refused: {refused:?}");
+
+    fn finish(self, least: usize) {
+        let Self { ran, refused, failures } = self;
+        assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+        assert!(ran >= least, "{ran} samples ran, refused: {refused:?}");
+        assert!(refused.len() < 20, "refused: {refused:?}");
+    }
+}
+
+#[test]
+fn every_operator_on_the_cpu() {
+    let cpu = machine("cpu.toml");
+    let mut tally = Tally::default();
+    for (seed, program) in samples(3) {
+        let result = on_cpu(&program.graph, &program.inputs, &cpu);
+        tally.count(seed, &program, result);
+    }
+    tally.finish(300);
+}
+
+/// As ONNX and back it computes the same.
+#[test]
+fn every_operator_through_onnx() {
+    let mut tally = Tally::default();
+    for (seed, program) in samples(3) {
+        let result = through_onnx(&program);
+        tally.count(seed, &program, result);
+    }
+    tally.finish(300);
+}
+
+fn through_onnx(program: &Program) -> Result<(), String> {
+    let say = |all: Vec<partita_ir::Diag>| partita::Error::from(all).to_string();
+    let bytes = partita_onnx::save(&program.graph, &partita_onnx::ExportOptions::default()).map_err(say)?;
+    let bytes = partita_ir::Bytes::from_vec(bytes);
+    let again = partita_onnx::load_bytes("m.onnx", bytes, None, &partita_onnx::Options::default());
+    let again = again.map_err(|e| format!("the exported model: {}", say(e)))?.graph;
+    let want = interp::run(&program.graph, &program.inputs).map_err(|d| d.to_string())?;
+    let have = interp::run(&again, &program.inputs).map_err(|d| format!("the exported model: {d}"))?;
+    close(&want, &have, 1e-5)
 }
 
 fn digits() -> (Graph, Tensor, Tensor, Tensor) {

@@ -14,6 +14,19 @@ pub(crate) struct Program {
     pub(crate) inputs: Vec<Tensor>,
 }
 
+/// How many seeds a test tries: `usual`, times what `PARTITA_SEEDS` says.
+pub(crate) fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let factor = std::env::var("PARTITA_SEEDS").ok().and_then(|n| n.parse::<u64>().ok());
+    0..usual * factor.unwrap_or(1)
+}
+
+/// Samples of every operator, `usual` each.
+pub(crate) fn samples(usual: u64) -> impl Iterator<Item = (u64, Program)> {
+    let operators: Vec<(usize, OpRef)> = partita_ops::registry().iter().enumerate().collect();
+    let one = move |(n, op)| seeds(usual).filter_map(move |s| Some((s, around(op, 77_000 * n as u64 + s)?)));
+    operators.into_iter().flat_map(one)
+}
+
 /// How an operand of a sample enters the graph.
 #[derive(Clone, Copy, PartialEq)]
 enum Operands {

@@ -1,6 +1,6 @@
 //! The text form on random graphs and on mutated texts.
 
-use crate::random::{around, net};
+use crate::random::{net, samples, seeds};
 use crate::support::{graph, round_trip, root, same_results};
 use partita_ir::op::Rng;
 use partita_ir::text::{no_files, parse, print};
@@ -9,11 +9,8 @@ use std::path::PathBuf;
 
 #[test]
 fn every_operator_prints_and_parses() {
-    for (n, op) in partita_ops::registry().iter().enumerate() {
-        for seed in 0..4 {
-            let Some(program) = around(op, 1000 * n as u64 + seed) else { continue };
-            round_trip(&program.graph).unwrap_or_else(|e| panic!("{}, seed {seed}: {e}", op.name));
-        }
+    for (seed, program) in samples(4) {
+        round_trip(&program.graph).unwrap_or_else(|e| panic!("{}, seed {seed}: {e}", program.name));
     }
 }
 
@@ -62,7 +59,7 @@ fn mutated_texts_are_answered() {
     let corpus = corpus();
     assert!(corpus.len() > 50);
     let mut accepted = 0;
-    for _ in 0..4000 {
+    for _ in seeds(4000) {
         let text = mutate(rng.pick(&corpus).as_str(), &mut rng.clone());
         rng.next_u64();
         match parse(&text, &partita_ops::registry(), &no_files) {

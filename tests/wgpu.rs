@@ -1,6 +1,7 @@
 //! CPU and graphics adapter in one run, where there is an adapter (a software one counts).
 
 use crate::programs::{run_once, spread};
+use crate::random::samples;
 use crate::support::{close, fixture, inputs};
 use partita::devices::{adapters, from_file};
 use partita::npy;
@@ -44,4 +45,24 @@ fn models_on_both_devices() {
         let have = run_once(&compiled, 1, &inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
         close(&want, &have, 1e-4).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
+}
+
+#[test]
+fn every_operator_the_adapter_runs() {
+    let Some(machine) = machine() else { return };
+    let (mut failures, mut ran) = (Vec::new(), 0);
+    for (seed, program) in samples(1) {
+        let Ok(want) = interp::run(&program.graph, &program.inputs) else { continue };
+        let options = CompileOptions::default();
+        // Two devices take turns, the adapter second: most samples have a node for each.
+        let Ok((compiled, _)) = spread(&program.graph, &machine, &options) else { continue };
+        let on_adapter = compiled.assembly.plan.queues.iter().any(|q| !q.copies && q.device == 1 && !q.steps.is_empty());
+        if on_adapter {
+            ran += 1;
+            let result = run_once(&compiled, 1, &program.inputs).and_then(|have| close(&want, &have, 1e-4));
+            failures.extend(result.err().map(|e| format!("{}, seed {seed}: {e}", program.name)));
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    assert!(ran > 50, "{ran} samples had work for the adapter");
 }
