@@ -79,6 +79,7 @@ impl Compiling {
             strict: self.strict,
             egraph: !self.no_egraph,
             threads: self.threads,
+            required: self.required.clone(),
             wishes: Wishes {
                 objective: self.objective.into(),
                 limits: Limits { work: self.work.unwrap_or(defaults.work), ..defaults },

@@ -10,6 +10,7 @@
 //! `partita_ops`, `partita_passes`, `partita_place`, `partita_codegen`, `partita_plan`, `partita_runtime`.
 
 pub mod cli;
+mod covers;
 pub mod devices;
 pub mod error;
 pub mod host_kernels;

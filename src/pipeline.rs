@@ -3,10 +3,11 @@
 //! load -> optimize -> regions -> lower -> price -> place -> assemble, each a function from one named value to
 //! the next; `Compiled` keeps what reports read.
 
-use crate::devices;
 use crate::error::{Error, Result};
 use crate::placement::{Placement, Wishes, place};
 use crate::price::{Prices, bytes_of, price, symbol_hints};
+use crate::report::summary;
+use crate::{covers, devices};
 use partita_codegen::lower::takes_epilogue;
 use partita_codegen::{Assembly, DeviceSpec, Lowered, Placed, assemble, lower::Ctx, lower_regions};
 use partita_hw::Machine;
@@ -15,7 +16,7 @@ use partita_ir::{Graph, Regions};
 
 use partita_passes::History;
 use partita_passes::fuse::Rules as FuseRules;
-use partita_plan::Provenance;
+use partita_plan::{Plan, Provenance};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -36,6 +37,8 @@ pub struct CompileOptions {
     pub egraph: bool,
     /// Threads of CPU devices; `None` takes the machine's.
     pub threads: Option<u32>,
+    /// Devices that must get work; it is an error when one gets none.
+    pub required: Vec<String>,
     pub wishes: Wishes,
 }
 
@@ -54,6 +57,7 @@ impl Default for CompileOptions {
             strict: false,
             egraph: true,
             threads: None,
+            required: Vec::new(),
             wishes,
         }
     }
@@ -150,8 +154,10 @@ pub fn compile(
     let placement = place(&optimized, &regions, &lowered, &prices, machine, &hints, &options.wishes)?;
     progress("packing weights");
     let mut assembly = build(&optimized, &regions, &lowered, &specs, machine, &placement, &hints)?;
+    covers::mark(&imported, &mut assembly.plan);
     assembly.plan.provenance =
         Some(provenance(&imported, &optimized, &history, machine, options, &placement));
+    check_required(&assembly.plan, &options.required)?;
     Ok(Compiled {
         imported,
         optimized,
@@ -163,6 +169,26 @@ pub fn compile(
         machine: machine.clone(),
         assembly,
     })
+}
+
+fn check_required(plan: &Plan, required: &[String]) -> Result<()> {
+    for name in required {
+        let Some(device) = plan.devices.iter().position(|d| d.name == *name) else {
+            return Err(Error::new(
+                "M001",
+                format!("the machine has no device {name}"),
+                "partita devices lists them",
+            ));
+        };
+        if let Some(sentence) = summary::unused(plan, device) {
+            return Err(Error::new(
+                "M003",
+                sentence,
+                "pin nodes to it with --pin NODE=DEVICE, or leave --require out",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn lower(graph: &Graph, regions: &Regions) -> Result<Vec<Lowered>> {

@@ -32,7 +32,7 @@ pub fn open(path: &Path, opening: &Opening) -> Result<Session> {
     let (source, _folder) =
         if is_plan(path)? { (PlanSource::Path(path.to_path_buf()), None) } else { compiled(path, opening)? };
     (opening.progress)("opening devices");
-    let options = SessionOptions { threads: opening.threads, trace: opening.trace, ..Default::default() };
+    let options = SessionOptions { threads: opening.threads, trace: opening.trace, ..limits() };
     Session::load(source, &drivers(), options).map_err(|e| Error::from(e).in_file(path))
 }
 
@@ -41,6 +41,14 @@ fn is_plan(path: &Path) -> Result<bool> {
     let mut head = [0u8; 8];
     let mut file = std::fs::File::open(path).map_err(|e| Error::io("read", path, &e))?;
     Ok(file.read_exact(&mut head).is_ok() && head == PLAN_MAGIC)
+}
+
+/// An arena may not be larger than the machine's memory (or the container's limit on it).
+fn limits() -> SessionOptions {
+    let cpu = partita_hw::detect_cpu(Path::new("/"));
+    let memory_bytes = cpu.memory_limit_bytes.or(cpu.memory_bytes).unwrap_or(u64::MAX);
+    let defaults = SessionOptions::default();
+    SessionOptions { max_arena_bytes: defaults.max_arena_bytes.min(memory_bytes), ..defaults }
 }
 
 /// The plan in a temporary folder, which may go once the plan is mapped.
@@ -76,7 +84,7 @@ fn encoded(compiled: &Compiled) -> Result<PlanSource> {
 /// # Errors
 /// What a device says.
 pub fn load_compiled(compiled: &Compiled) -> Result<Session> {
-    Ok(Session::load(encoded(compiled)?, &drivers(), SessionOptions::default())?)
+    Ok(Session::load(encoded(compiled)?, &drivers(), limits())?)
 }
 
 /// Runs a session on tensors and returns its outputs.

@@ -102,6 +102,9 @@ pub struct Compiling {
     /// Run a node on a device
     #[arg(long = "pin", value_name = "NODE=DEVICE", value_parser = pair)]
     pub pins: Vec<(String, String)>,
+    /// Fail, with the figures, when this device gets no work
+    #[arg(long = "require", value_name = "DEVICE")]
+    pub required: Vec<String>,
     /// Bit-exact rewrites only
     #[arg(long)]
     pub strict: bool,

@@ -239,6 +239,9 @@ pub struct Step {
     /// Why it is here: alternatives with their times, bound, source of the figures.
     #[prost(message, optional, tag = "8")]
     pub why: Option<Why>,
+    /// Nodes of the model as read that this step stands for.
+    #[prost(string, repeated, tag = "9")]
+    pub covers: Vec<String>,
 }
 
 /// Why a step runs on its device.

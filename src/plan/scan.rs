@@ -76,7 +76,7 @@ const TYPES: [Type; 17] = [
     kind(size_of::<TileInstr>(), &[Varint, Varint, Varints(4), Varint, Fixed64, Varint]),
     kind(
         size_of::<Step>(),
-        &[Text, Varint, Varints(4), Varints(4), Message(14), Fixed64, Fixed64, Message(15)],
+        &[Text, Varint, Varints(4), Varints(4), Message(14), Fixed64, Fixed64, Message(15), Text],
     ),
     kind(size_of::<Wait>(), &[Varint, Varint]),
     kind(size_of::<Why>(), &[Message(16), Fixed64, Fixed64, Text]),

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 /// Most steps that are explained for one name.
 const MAX_MATCHES: usize = 20;
 
-/// Explains every step whose name, or the name of a value it writes, is `node`, or else contains it.
+/// Explains every step that stands for the node `node`, or writes the value `node`; or else those whose names
+/// contain it.
 ///
 /// # Errors
 /// `E001` when there is none.
@@ -35,11 +36,9 @@ pub fn explain(plan: &Plan, node: &str) -> Result<String> {
 fn find<'a>(plan: &'a Plan, matches: &dyn Fn(&str) -> bool) -> Vec<(&'a Queue, &'a Step)> {
     let written =
         |s: &Step| s.outputs.iter().any(|v| plan.values.get(*v as usize).is_some_and(|v| matches(&v.name)));
+    let named = |s: &Step| matches(&s.name) || s.covers.iter().any(|n| matches(n));
     let queues = plan.queues.iter().filter(|q| !q.copies);
-    queues
-        .flat_map(|q| q.steps.iter().map(move |s| (q, s)))
-        .filter(|(_, s)| matches(&s.name) || written(s))
-        .collect()
+    queues.flat_map(|q| q.steps.iter().map(move |s| (q, s))).filter(|(_, s)| named(s) || written(s)).collect()
 }
 
 fn one(plan: &Plan, queue: &Queue, step: &Step) -> String {
@@ -47,6 +46,9 @@ fn one(plan: &Plan, queue: &Queue, step: &Step) -> String {
     let kernel = plan.kernels.get(step.kernel as usize).map_or("?", |k| k.library.as_str());
     let device = &plan.devices[queue.device as usize].name;
     let _ = writeln!(out, "{} runs on {device} as kernel {kernel}", step.name);
+    if !step.covers.is_empty() {
+        let _ = writeln!(out, "  stands for: {}", step.covers.join(", "));
+    }
     let _ = writeln!(out, "  predicted: {:.2} us, starting at {:.2} us", step.time_us, step.start_us);
     let Some(why) = &step.why else { return out };
     let _ = writeln!(out, "  why:       {}", why.reason);

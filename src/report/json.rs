@@ -62,7 +62,7 @@ fn step(plan: &Plan, queue: &Queue, step: &Step) -> Value {
         plan.kernels.get(step.kernel as usize).map_or("?", |k| k.library.as_str())
     };
     let mut out = json!({
-        "name": step.name, "kernel": kernel, "start_us": step.start_us, "time_us": step.time_us,
+        "name": step.name, "kernel": kernel, "covers": step.covers, "start_us": step.start_us, "time_us": step.time_us,
         "inputs": names(&step.inputs), "outputs": names(&step.outputs),
         "waits": step.waits.iter().map(|w| json!({ "queue": plan.queues[w.queue as usize].name, "steps": w.steps })).collect::<Vec<_>>(),
     });

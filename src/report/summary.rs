@@ -50,6 +50,11 @@ pub fn plan(plan: &Plan) -> String {
             steps.len()
         );
     }
+    for device in 0..plan.devices.len() {
+        if let Some(sentence) = unused(plan, device) {
+            let _ = writeln!(out, "  {sentence}");
+        }
+    }
     let copies: Vec<_> = plan.queues.iter().filter(|q| q.copies).flat_map(|q| &q.steps).collect();
     let copy_us = copies.iter().fold(0.0, |sum, s| sum + s.time_us);
     let _ = writeln!(
@@ -59,6 +64,26 @@ pub fn plan(plan: &Plan) -> String {
         size_text(plan.weight_bytes as f64)
     );
     out
+}
+
+/// Why a device runs nothing, with the figures of the operator it comes closest at; `None` when it is used.
+pub fn unused(plan: &Plan, device: usize) -> Option<String> {
+    let name = &plan.devices[device].name;
+    let steps = || plan.queues.iter().filter(|q| !q.copies).flat_map(|q| q.steps.iter().map(move |s| (q, s)));
+    if steps().any(|(q, _)| q.device as usize == device) {
+        return None;
+    }
+    let rival = |(queue, step): (&partita_plan::Queue, &partita_plan::Step)| {
+        let here = step.why.as_ref()?.choices.iter().find(|c| c.device == *name && c.time_us >= 0.0)?.time_us;
+        Some((here / step.time_us.max(1e-9), here, step.time_us, step.name.clone(), queue.name.clone()))
+    };
+    let best = steps().filter_map(rival).min_by(|a, b| a.0.total_cmp(&b.0));
+    Some(match best {
+        None => format!("{name} is not used: it can run none of the operators"),
+        Some((_, here, there, step, on)) => format!(
+            "{name} is not used: a plan with it takes longer; at best it needs {here:.2} us for {step}, {on} {there:.2} us"
+        ),
+    })
 }
 
 /// One line per step: when, where, how long, and why there.

@@ -212,8 +212,8 @@ unsafe fn finish_body<const FMA: bool>(
             }
             if post.low > f32::NEG_INFINITY || post.high < f32::INFINITY {
                 for d in dst {
-                    let v = if *d > post.low { *d } else { post.low };
-                    *d = if v < post.high { v } else { post.high };
+                    let v = if post.low > *d { post.low } else { *d };
+                    *d = if post.high < v { post.high } else { v };
                 }
             }
         }

@@ -159,9 +159,11 @@ impl Recogniser<'_> {
     ) -> Option<()> {
         let &[a, b] = instr.args.as_slice() else { return None };
         let (a, b) = (a as usize, b as usize);
+        // `Max` and `Min` return their second operand when one is NaN; only with the result there do they
+        // bound as the micro-kernels do.
         let other = match op {
-            TileOp::Add if b == current && a != current => a,
-            _ if a == current && b != current => b,
+            _ if b == current && a != current => a,
+            TileOp::Add if a == current && b != current => b,
             _ => return None,
         };
         let other = &program.instrs[other];

@@ -20,7 +20,7 @@ pub(crate) struct Post {
     pub column_bias: *const f32,
     /// A value for every result, with the result's row distance, or null.
     pub residual: *const f32,
-    /// Bounds; infinite when there are none.
+    /// Bounds; infinite when there are none. NaN is within all bounds.
     pub low: f32,
     pub high: f32,
     /// Whether anything above is set.
@@ -163,8 +163,8 @@ impl Micro {
                 value += *post.residual.add(row * self.ldc + column);
             }
         }
-        let value = if value > post.low { value } else { post.low };
-        if value < post.high { value } else { post.high }
+        let value = if post.low > value { post.low } else { value };
+        if post.high < value { post.high } else { value }
     }
 }
 
@@ -298,8 +298,8 @@ unsafe fn avx2_store(m: &Micro, row: usize, column: usize, mut value: std::arch:
             if !post.residual.is_null() {
                 value = _mm256_add_ps(value, _mm256_loadu_ps(post.residual.add(at)));
             }
-            value = _mm256_max_ps(value, _mm256_set1_ps(post.low));
-            value = _mm256_min_ps(value, _mm256_set1_ps(post.high));
+            value = _mm256_max_ps(_mm256_set1_ps(post.low), value);
+            value = _mm256_min_ps(_mm256_set1_ps(post.high), value);
         }
         _mm256_storeu_ps(c, value);
     }
@@ -397,8 +397,8 @@ unsafe fn avx512_store(
             if !post.residual.is_null() {
                 value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, post.residual.wrapping_add(at)));
             }
-            value = _mm512_max_ps(value, _mm512_set1_ps(post.low));
-            value = _mm512_min_ps(value, _mm512_set1_ps(post.high));
+            value = _mm512_max_ps(_mm512_set1_ps(post.low), value);
+            value = _mm512_min_ps(_mm512_set1_ps(post.high), value);
         }
         _mm512_mask_storeu_ps(c, mask, value);
     }

@@ -66,7 +66,7 @@ pub(crate) unsafe fn fill_elements(out: *mut u8, element: &[u8], count: usize) {
             [a, b] => repeat(out.cast(), u16::from_ne_bytes([a, b]), count),
             [a, b, c, d] => repeat(out.cast(), u32::from_ne_bytes([a, b, c, d]), count),
             [a, b, c, d, e, f, g, h] => {
-                repeat(out.cast(), u64::from_ne_bytes([a, b, c, d, e, f, g, h]), count)
+                repeat(out.cast(), u64::from_ne_bytes([a, b, c, d, e, f, g, h]), count);
             }
             _ => {}
         }

@@ -120,13 +120,16 @@ unsafe fn block<const K: usize, const S: usize, const ROWS: usize, const MAX: bo
             continue;
         }
         let src = plane.x.wrapping_add(at * width + first * S).wrapping_sub(w.pad[2]);
-        for tap in 0..K {
+        for (tap, &mask) in masks.iter().enumerate().take(K) {
             // SAFETY: lanes of the mask lie in the input row.
-            let value = unsafe { fetch::<S>(src.wrapping_add(tap), masks[tap], start) };
+            let value = unsafe { fetch::<S>(src.wrapping_add(tap), mask, start) };
             for (r, result) in results.iter_mut().enumerate() {
                 let Some(tap_row) = line.checked_sub(r * S).filter(|&t| t < K) else { continue };
                 *result = if MAX {
-                    _mm512_max_ps(*result, value)
+                    // NaN wins, as in the plain form.
+                    let larger = _mm512_max_ps(value, *result);
+                    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+                    _mm512_mask_mov_ps(larger, nan, value)
                 } else {
                     // SAFETY: there are K x K weights.
                     let weight = unsafe { _mm512_set1_ps(*plane.weights.add(tap_row * K + tap)) };
@@ -180,8 +183,8 @@ unsafe fn store(plane: &Plane, at: usize, mask: u16, mut value: std::arch::x86_6
                     value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, extra.wrapping_add(at)));
                 }
             }
-            value = _mm512_max_ps(value, _mm512_set1_ps(post.low));
-            value = _mm512_min_ps(value, _mm512_set1_ps(post.high));
+            value = _mm512_max_ps(_mm512_set1_ps(post.low), value);
+            value = _mm512_min_ps(_mm512_set1_ps(post.high), value);
         }
         _mm512_mask_storeu_ps(plane.y.wrapping_add(at), mask, value);
     }

@@ -110,7 +110,8 @@ unsafe fn block<const FMA: bool>(code: &Code, table: *mut *mut u8, count: usize)
             }
             (TileOp::MulAdd, _) => {
                 let (x, y, z): (&[f32], &[f32], &[f32]) = (frame.get(a), frame.get(b), frame.get(c));
-                each3(frame.out(code.dst), x, y, z, |x, y, z| math::fma::<FMA>(x, y, z));
+                let dst: &mut [f32] = frame.out(code.dst);
+                inlined!(dst, math::fma::<FMA>, x, y, z);
             }
             (TileOp::ToFloat, _) => each1(frame.out(code.dst), frame.get::<i64>(a), |v| v as f32),
             (TileOp::Not, _) => each1(frame.out(code.dst), frame.get::<i64>(a), |v| i64::from(v == 0)),

@@ -53,7 +53,7 @@ fn damaged(damage: impl Fn(&mut Bound)) -> RuntimeError {
     let inputs = [Some(Tensor::noise(&[4, 5], 1)), Some(Tensor::noise(&[5, 40], 1).into_weight())];
     let mut bound = bound(&Spec::new("gemm").int("n_own", 2), &inputs, &[(F32, vec![4, 40])]);
     damage(&mut bound);
-    execute(&CpuFactory::new(Some(1)), bound, &inputs).unwrap_err()
+    execute(&CpuFactory::new(Some(1)), bound, &inputs).expect_err("is refused")
 }
 
 #[test]
@@ -112,7 +112,7 @@ struct Doubling;
 
 impl HostKernel for Doubling {
     fn run(&self, inputs: &[Option<&[u8]>], outputs: &mut [&mut [u8]]) -> Result<(), RuntimeError> {
-        let x = inputs[0].unwrap();
+        let x = inputs[0].expect("an operand");
         outputs[0].iter_mut().zip(x).for_each(|(o, &x)| *o = x * 2);
         Ok(())
     }

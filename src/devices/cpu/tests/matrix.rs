@@ -21,7 +21,7 @@ fn epilogue(kind: usize) -> Option<TileProgram> {
                 load(1),
                 instr(TileOp::Add, &[0, 1], 0, 0.0),
                 instr(TileOp::Const, &[], 0, 0.0),
-                instr(TileOp::Max, &[2, 3], 0, 0.0),
+                instr(TileOp::Max, &[3, 2], 0, 0.0),
             ],
             4,
         ),
@@ -364,4 +364,53 @@ fn model_sized_convolutions_match() {
         ..base
     }
     .check();
+}
+
+#[test]
+fn depthwise_planes_of_every_width_match() {
+    for (kernel, stride, kind) in [(3, 1, 0), (3, 2, 1), (5, 1, 2), (5, 2, 1)] {
+        for (height, width, pad) in
+            [(7, 7, kernel / 2), (14, 14, kernel / 2), (9, 33, 0), (5, 50, 1), (16, 16, kernel - 1)]
+        {
+            Conv {
+                batch: 2,
+                groups: 3,
+                inputs: 1,
+                outputs: 1,
+                input: vec![height, width],
+                kernel: vec![kernel; 2],
+                stride: vec![stride; 2],
+                dilation: vec![1; 2],
+                pads: vec![pad; 4],
+                packed: true,
+                kind,
+            }
+            .check();
+        }
+    }
+}
+
+/// `Min(2, Max(0, x))` in registers, `Min(Max(x, 0), 2)` in the interpreter: they differ for NaN.
+#[test]
+fn bounds_treat_nan_as_defined() {
+    let load = instr(TileOp::Load, &[], 0, 0.0);
+    let (zero, two) = (instr(TileOp::Const, &[], 0, 0.0), instr(TileOp::Const, &[], 0, 2.0));
+    let program = |first: [u32; 2], second: [u32; 2]| TileProgram {
+        inputs: 1,
+        instrs: vec![
+            load.clone(),
+            zero.clone(),
+            two.clone(),
+            instr(TileOp::Max, &first, 0, 0.0),
+            instr(TileOp::Min, &second, 0, 0.0),
+        ],
+        outputs: vec![4],
+    };
+    let x = Tensor::f32(&[5, 1], &[f32::NAN, -1.0, 1.0, 5.0, f32::NEG_INFINITY]);
+    let one = Tensor::f32(&[1, 1], &[1.0]);
+    for (kept, program) in [(true, program([1, 0], [2, 3])), (false, program([0, 1], [3, 2]))] {
+        let want = [if kept { f64::NAN } else { 0.0 }, 0.0, 1.0, 2.0, 0.0];
+        let spec = Spec::new("gemm").int("n_own", 2).program(program);
+        check_f32(&spec, &[Some(x.clone()), Some(one.clone())], &[5, 1], &want);
+    }
 }

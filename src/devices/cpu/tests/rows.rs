@@ -248,3 +248,24 @@ fn attention(
         .int("k_transposed", turned.into());
     check_f32(&spec, &[Some(q), Some(k), Some(v), Some(m)], &[heads, queries, values], &want);
 }
+
+#[test]
+fn pooled_planes_of_every_width_match() {
+    for (kernel, stride, pads) in [(2, 2, 0), (3, 1, 1), (3, 2, 1), (3, 2, 0), (5, 1, 2), (4, 4, 1)] {
+        for plane in [[7, 7], [14, 15], [9, 33], [5, 50]] {
+            for max in [true, false] {
+                pool(plane, [kernel; 2], [stride; 2], [pads; 4], 1, max, false);
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_wins_in_max_pooling() {
+    let mut values = vec![1.0; 49];
+    values[24] = f32::NAN;
+    let touched = |at: usize| (at / 7).abs_diff(3) <= 1 && (at % 7).abs_diff(3) <= 1;
+    let want: Vec<f64> = (0..49).map(|at| if touched(at) { f64::NAN } else { 1.0 }).collect();
+    let spec = Spec::new("pool").string("mode", "max").ints("kernel", &[3, 3]).ints("pads", &[1; 4]);
+    check_f32(&spec, &[Some(Tensor::f32(&[1, 1, 7, 7], &values))], &[1, 1, 7, 7], &want);
+}
