@@ -12,7 +12,7 @@ mod run;
 mod tensors;
 
 use crate::error::{Error, Result};
-use crate::pipeline::CompileOptions;
+use crate::pipeline::{CompileOptions, DEFAULT_WORK};
 use crate::placement::Wishes;
 use args::{Cli, Command, Compiling, ObjectiveArg};
 use partita_hw::Machine;
@@ -82,7 +82,7 @@ impl Compiling {
             required: self.required.clone(),
             wishes: Wishes {
                 objective: self.objective.into(),
-                limits: Limits { work: self.work.unwrap_or(defaults.work), ..defaults },
+                limits: Limits { work: self.work.unwrap_or(DEFAULT_WORK), ..defaults },
                 pins: self.pins.clone(),
             },
         })

@@ -55,15 +55,32 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What to do about a family of codes, where who found it had nothing to say.
+const HINTS: &[(char, &str)] = &[
+    ('H', "see fixtures/machines for machine files that are right"),
+    ('I', "check the file with ONNX's own checker, or export the model again"),
+    ('T', "see src/ir/text/TEXT.md for the grammar"),
+    ('U', "write it with operators that are supported"),
+    ('V', "check the types and shapes of the operands where the model is made"),
+];
+
+fn hinted(diag: Diag) -> Diag {
+    if !diag.hint.is_empty() {
+        return diag;
+    }
+    let family = HINTS.iter().find(|(family, _)| diag.code.starts_with(*family));
+    diag.hint(family.map_or("see partita --help", |(_, hint)| *hint))
+}
+
 impl From<Diag> for Error {
     fn from(diag: Diag) -> Self {
-        Self { diags: vec![diag] }
+        Self { diags: vec![hinted(diag)] }
     }
 }
 
 impl From<Vec<Diag>> for Error {
     fn from(diags: Vec<Diag>) -> Self {
-        Self { diags }
+        Self { diags: diags.into_iter().map(hinted).collect() }
     }
 }
 

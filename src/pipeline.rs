@@ -20,6 +20,9 @@ use partita_plan::{Plan, Provenance};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Work limit of the placement of one model: a few seconds on hundreds of operators and several devices.
+pub const DEFAULT_WORK: u64 = 20_000_000;
+
 /// Everything a compilation may be told.
 #[derive(Clone, Debug)]
 pub struct CompileOptions {
@@ -46,7 +49,7 @@ impl Default for CompileOptions {
     fn default() -> Self {
         let wishes = Wishes {
             objective: partita_place::Objective::Latency,
-            limits: partita_place::Limits::default(),
+            limits: partita_place::Limits { work: DEFAULT_WORK, ..Default::default() },
             pins: Vec::new(),
         };
         Self {

@@ -6,8 +6,10 @@ mod floors;
 use crate::support::root;
 use std::path::{Path, PathBuf};
 
-/// Folders that are not ours to look at.
-const SKIPPED: &[&str] = &["target", ".git"];
+/// Whether a folder is ours to look at: not what builds leave, and of hidden ones only those of the checks.
+fn is_ours(folder: &str) -> bool {
+    folder != "target" && (!folder.starts_with('.') || folder == ".ci" || folder == ".github")
+}
 
 /// Every file below the root, in name order, as path from the root.
 fn files() -> Vec<PathBuf> {
@@ -21,11 +23,13 @@ fn walk(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if SKIPPED.contains(&name.as_str()) || path.is_symlink() {
+        if path.is_symlink() {
             continue;
         }
         if path.is_dir() {
-            walk(&path, out);
+            if is_ours(&name) {
+                walk(&path, out);
+            }
         } else {
             out.push(path.strip_prefix(root()).unwrap().to_owned());
         }

@@ -53,6 +53,8 @@ fn status(outputs: &Path, result: &Result<()>) -> Result<()> {
         Err(e) if e.is_unsupported() => format!("unsupported\n{e}\n"),
         Err(e) => format!("error\n{e}\n"),
     };
+    // A case may fail before it has anything to write.
+    std::fs::create_dir_all(outputs).map_err(|e| Error::io("create", outputs, &e))?;
     let (partial, path) = (outputs.join("status.partial"), outputs.join("status.txt"));
     std::fs::write(&partial, text).map_err(|e| Error::io("write", &partial, &e))?;
     std::fs::rename(&partial, &path).map_err(|e| Error::io("write", &path, &e))

@@ -208,7 +208,7 @@ static ONE_HOT: OpDef = OpDef {
         let indices = rng.tensor(DType::I64, &shape, -(depth as f64), depth as f64);
         let mut sample = sample_of(vec![indices]);
         if rng.below(2) == 0 {
-            sample.attrs.set("depth", depth as i64);
+            sample.attrs.set("depth", vec![depth as i64]);
             sample.inputs.push(None);
         } else {
             sample.inputs.push(Some(Tensor::scalar(depth as i64)));

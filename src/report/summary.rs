@@ -33,7 +33,7 @@ pub fn plan(plan: &Plan) -> String {
         let queues = plan.queues.iter().filter(|q| !q.copies && q.device as usize == n);
         let steps: Vec<_> = queues.flat_map(|q| &q.steps).collect();
         let busy = steps.iter().fold(0.0, |sum, s| sum + s.time_us);
-        let arena = if device.arena_bytes > 0 {
+        let arena = if plan.symbols.is_empty() {
             size_text(device.arena_bytes as f64)
         } else {
             "sized at run time".to_owned()
