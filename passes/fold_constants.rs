@@ -13,6 +13,11 @@ pub const SMALL_BYTES: usize = 64 << 10;
 /// Larger results may be at most this many times the operands.
 const MAX_GROWTH: usize = 2;
 
+/// One run of the pass may write this many bytes, or so many times the constants it found if that is more: growth
+/// by a factor of two a node would otherwise double along a chain.
+const BUDGET_BYTES: usize = 64 << 20;
+const BUDGET_GROWTH: usize = 3;
+
 /// Whether a node over constants of these types may be evaluated at compile time: the result must not blow up
 /// the model (an expanded mask, a filled tensor).
 pub fn may_fold(op: OpRef, inputs: &[&Type], outputs: &[Type]) -> bool {
@@ -31,13 +36,19 @@ pub fn may_fold(op: OpRef, inputs: &[&Type], outputs: &[Type]) -> bool {
 /// What inference says about the graph.
 pub fn run(ctx: &mut Ctx, mut graph: Graph) -> Result<Graph, Vec<Diag>> {
     let inference = infer_graph(&graph)?;
+    let mut budget_bytes = budget(&graph);
     for id in graph.topological() {
         let known = graph.node(id).outputs.iter().map(|v| match &inference.contents[v.index()] {
             Some(Content::Const(t)) => Some(t.clone()),
             _ => None,
         });
         let known: Option<Vec<Tensor>> = known.collect();
+        let written = written_bytes(&graph, id);
+        if written.is_none_or(|w| w > budget_bytes) {
+            continue;
+        }
         let Some(tensors) = known.or_else(|| evaluate(&graph, id)) else { continue };
+        budget_bytes -= written.unwrap_or(0);
         if !ctx.spend("fold-constants") {
             break;
         }
@@ -45,6 +56,21 @@ pub fn run(ctx: &mut Ctx, mut graph: Graph) -> Result<Graph, Vec<Diag>> {
     }
     graph.remove_dead();
     Ok(graph)
+}
+
+/// Bytes that the pass may write.
+fn budget(graph: &Graph) -> usize {
+    let constants = graph.values().filter_map(|(id, _)| graph.as_const(id));
+    let bytes = constants.fold(0usize, |n, t| n.saturating_add(t.bytes().len()));
+    BUDGET_BYTES.max(bytes.saturating_mul(BUDGET_GROWTH))
+}
+
+/// Bytes of a node's results, when their sizes are known.
+fn written_bytes(graph: &Graph, id: NodeId) -> Option<usize> {
+    graph.node(id).outputs.iter().try_fold(0usize, |n, v| {
+        let ty = graph.ty(*v);
+        n.checked_add(n_elements(&ty.known_shape()?)?.checked_mul(ty.dtype.size_bytes())?)
+    })
 }
 
 /// The results of a node over constants, within the size guard.
@@ -77,5 +103,28 @@ fn replace(graph: &mut Graph, id: NodeId, tensors: Vec<Tensor>) {
         let name = graph.value(value).name.clone();
         let constant = graph.add_const(&name, tensor);
         graph.replace_uses(value, constant);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Options, run_passes};
+    use partita_ir::{Attrs, Builder, DType};
+
+    #[test]
+    fn a_chain_of_doublings_stays_within_the_budget() {
+        let mut b = Builder::new("doubling");
+        let concat = partita_ops::op("concat").unwrap();
+        let mut x = b.constant("c", Tensor::from_slice(&[1 << 14], &[1.0f32; 1 << 14]).unwrap());
+        for _ in 0..20 {
+            x = b.op(concat, Attrs::new().with("axis", 0i64), &[x, x]).unwrap();
+        }
+        b.output("y", x);
+        let (graph, _) = run_passes(b.finish(), &["fold-constants"], &Options::default()).unwrap();
+        let bytes: usize =
+            graph.values().filter_map(|(v, _)| graph.as_const(v)).map(|t| t.bytes().len()).sum();
+        assert!(bytes <= BUDGET_BYTES + (1 << 16), "{bytes}");
+        assert_eq!(graph.ty(graph.outputs().next().unwrap().1), &Type::known(DType::F32, &[1 << 34]));
     }
 }
