@@ -2,7 +2,7 @@
 
 use crate::programs::{compiled, run_once, session, spread};
 use crate::random::{Program, net, samples, seeds};
-use crate::support::{close, fixture, inputs, machine};
+use crate::support::{close, fixture, graph, inputs, machine};
 use partita::npy;
 use partita::pipeline::CompileOptions;
 use partita::session::run;
@@ -154,6 +154,36 @@ fn through_onnx(program: &Program) -> Result<(), String> {
     let want = interp::run(&program.graph, &program.inputs).map_err(|d| d.to_string())?;
     let have = interp::run(&again, &program.inputs).map_err(|d| format!("the exported model: {d}"))?;
     close(&want, &have, 1e-5)
+}
+
+/// Graphs that once came out wrong, each with the reason.
+const ONCE_WRONG: &[(&str, &str)] = &[
+    (
+        "an empty constant shared its place in the plan file with the next one, which was then left out",
+        "graph g(%x: f32[1, 2]) -> (%y) {
+           const %a: f32[1, 0] = dense []
+           const %b: f32[1, 3] = dense [1, 2, 3]
+           %y = concat %x, %a, %b {axis = 1}
+         }",
+    ),
+    (
+        "a product with a vector was copied to another device in the shape of a matrix",
+        "graph g(%x: f32[2, 3, 4], %v: f32[4]) -> (%m, %y) {
+           %m = matmul %x, %v
+           %y = exp %m
+         }",
+    ),
+];
+
+#[test]
+fn graphs_that_were_wrong_once() {
+    let (cpu, accelerators) = (machine("cpu.toml"), machine(ACCELERATORS));
+    for (why, text) in ONCE_WRONG {
+        let graph = graph(text).unwrap();
+        let inputs = inputs(&graph, 1, 2);
+        on_cpu(&graph, &inputs, &cpu).unwrap_or_else(|e| panic!("{why}: {e}"));
+        on_machine(&graph, &inputs, &accelerators).unwrap_or_else(|e| panic!("{why}: {e}"));
+    }
 }
 
 fn digits() -> (Graph, Tensor, Tensor, Tensor) {

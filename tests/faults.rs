@@ -88,7 +88,9 @@ fn failing_devices_give_letters_and_recover() {
                 let fired = faults.fired() > before;
                 match first {
                     Ok(have) => assert!(!fired && have == want, "{site:?} {failure:?} {nth}"),
-                    Err(letter) => assert!(fired && is_letter(&letter), "{site:?} {failure:?} {nth}: {letter}"),
+                    Err(letter) => {
+                        assert!(fired && is_letter(&letter), "{site:?} {failure:?} {nth}: {letter}")
+                    }
                 }
             }
         }

@@ -9,7 +9,11 @@ use partita_runtime::{Session, SessionOptions};
 use std::collections::BTreeSet;
 
 /// Compiles a graph.
-pub(crate) fn compiled(graph: &Graph, machine: &Machine, options: &CompileOptions) -> partita::Result<Compiled> {
+pub(crate) fn compiled(
+    graph: &Graph,
+    machine: &Machine,
+    options: &CompileOptions,
+) -> partita::Result<Compiled> {
     compile(&Model { graph: graph.clone(), onnx: None }, machine, options, &|_| {})
 }
 

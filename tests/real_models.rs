@@ -38,7 +38,8 @@ fn every_model_at_one_and_two_threads() {
     assert!(!paths.is_empty());
     let mut failures = Vec::new();
     for path in paths {
-        let io: Value = serde_json::from_str(&std::fs::read_to_string(path.join("io.json")).unwrap()).unwrap();
+        let io: Value =
+            serde_json::from_str(&std::fs::read_to_string(path.join("io.json")).unwrap()).unwrap();
         let names = |key: &str| -> Vec<&str> {
             io[key].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect()
         };
@@ -57,7 +58,9 @@ fn every_model_at_one_and_two_threads() {
 /// The embedding of each sentence: mean over its tokens, length 1. All sentences in one run, padded to `length`.
 fn embed(session: &mut Session, sentences: &[Vec<i64>], length: usize) -> Vec<Vec<f64>> {
     let shape = [sentences.len(), length];
-    let row = |s: &Vec<i64>, f: &dyn Fn(usize) -> i64| (0..length).map(|n| if n < s.len() { f(n) } else { 0 }).collect::<Vec<_>>();
+    let row = |s: &Vec<i64>, f: &dyn Fn(usize) -> i64| {
+        (0..length).map(|n| if n < s.len() { f(n) } else { 0 }).collect::<Vec<_>>()
+    };
     let ids: Vec<i64> = sentences.iter().flat_map(|s| row(s, &|n| s[n])).collect();
     let mask: Vec<i64> = sentences.iter().flat_map(|s| row(s, &|_| 1)).collect();
     let tensor = |values: &[i64]| Tensor::from_slice(&shape, values).unwrap();
@@ -73,7 +76,11 @@ fn embed(session: &mut Session, sentences: &[Vec<i64>], length: usize) -> Vec<Ve
     let hidden = run(session, &inputs).unwrap().remove(0);
     let width = hidden.shape()[2];
     let values = hidden.to_f64s();
-    sentences.iter().enumerate().map(|(n, s)| mean(&values[n * length * width..][..s.len() * width], width)).collect()
+    sentences
+        .iter()
+        .enumerate()
+        .map(|(n, s)| mean(&values[n * length * width..][..s.len() * width], width))
+        .collect()
 }
 
 fn mean(tokens: &[f64], width: usize) -> Vec<f64> {
@@ -96,7 +103,8 @@ fn sentence_similarities_from_one_plan() {
     let ids = |v: &Value| -> Vec<i64> { v.as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect() };
     let session = &mut sessions(&folder.join("model.onnx"), &[2])[0];
     for pairs in pairs["pairs"].as_array().unwrap().chunks(2) {
-        let sentences: Vec<Vec<i64>> = pairs.iter().flat_map(|p| [ids(&p["a_ids"]), ids(&p["b_ids"])]).collect();
+        let sentences: Vec<Vec<i64>> =
+            pairs.iter().flat_map(|p| [ids(&p["a_ids"]), ids(&p["b_ids"])]).collect();
         let longest = sentences.iter().map(Vec::len).max().unwrap();
         let alone: Vec<Vec<f64>> =
             sentences.iter().map(|s| embed(session, std::slice::from_ref(s), s.len()).remove(0)).collect();

@@ -1,7 +1,7 @@
 //! The text form on random graphs and on mutated texts.
 
 use crate::random::{net, samples, seeds};
-use crate::support::{graph, round_trip, root, same_results};
+use crate::support::{graph, root, round_trip, same_results};
 use partita_ir::op::Rng;
 use partita_ir::text::{no_files, parse, print};
 use proptest::prelude::*;
@@ -40,8 +40,7 @@ fn mutate(text: &str, rng: &mut Rng) -> String {
             0 => {
                 chars.remove(at);
             }
-            1 => chars.insert(at, *rng.pick(&['%', '{', '"', ']', '-', '9', '\u{1f980}', '\0', ':', '(']))
-            ,
+            1 => chars.insert(at, *rng.pick(&['%', '{', '"', ']', '-', '9', '\u{1f980}', '\0', ':', '('])),
             2 => chars.swap(at, to),
             3 => chars.truncate(at),
             _ => {

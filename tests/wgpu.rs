@@ -27,7 +27,8 @@ fn digits_on_both_devices() {
     let read = |name: &str| npy::read(&fixture("digits").join(name)).unwrap();
     let (compiled, used) = spread(&graph, &machine, &CompileOptions::default()).unwrap();
     assert_eq!(used, 2, "both devices compute");
-    let copies: usize = compiled.assembly.plan.queues.iter().filter(|q| q.copies).map(|q| q.steps.len()).sum();
+    let copies: usize =
+        compiled.assembly.plan.queues.iter().filter(|q| q.copies).map(|q| q.steps.len()).sum();
     assert!(copies >= 2, "{copies} transfers");
     let have = run_once(&compiled, 2, &[read("images.npy")]).unwrap();
     close(&[read("probabilities.npy")], &have, 1e-4).unwrap();
@@ -56,7 +57,8 @@ fn every_operator_the_adapter_runs() {
         let options = CompileOptions::default();
         // Two devices take turns, the adapter second: most samples have a node for each.
         let Ok((compiled, _)) = spread(&program.graph, &machine, &options) else { continue };
-        let on_adapter = compiled.assembly.plan.queues.iter().any(|q| !q.copies && q.device == 1 && !q.steps.is_empty());
+        let on_adapter =
+            compiled.assembly.plan.queues.iter().any(|q| !q.copies && q.device == 1 && !q.steps.is_empty());
         if on_adapter {
             ran += 1;
             let result = run_once(&compiled, 1, &program.inputs).and_then(|have| close(&want, &have, 1e-4));

@@ -242,12 +242,14 @@ impl<'a> Assembler<'a> {
         let queue = self.copy_queue(from, to);
         let source = self.held[&(from, root)];
         let ty = self.graph.ty(root).clone();
+        // The kernel may have written it in another shape.
+        let from_value = self.seen_as(source.value, root, &ty.shape)?;
         let target = self.arena_value(to, root, &ty.shape)?;
         let time_us = (self.placed.transfer_us)(from, to, (self.bytes_of)(&ty));
         let busy_until = self.plan.queues[queue].steps.last().map_or(0.0, |s| s.start_us + s.time_us);
         let step = Step {
             name: format!("copy {}", self.graph.value(root).name),
-            inputs: vec![source.value],
+            inputs: vec![from_value],
             outputs: vec![target],
             waits: self.waits(queue, &[source]),
             start_us: busy_until.max(ready_us),
@@ -506,6 +508,8 @@ impl<'a> Assembler<'a> {
         self.plan.symbols = symbols;
         crate::arenas::place(&mut self.plan)?;
         let mut weights = stored;
+        // An empty weight lies where the next one begins; only one of them has bytes to write.
+        weights.retain(|w| !w.bytes.as_ref().is_empty());
         weights.sort_by_key(|w| w.offset_bytes);
         weights.dedup_by_key(|w| w.offset_bytes);
         Ok(Assembly { plan: self.plan, weights })

@@ -26,7 +26,15 @@ fn help_teaches() {
     let help = tool.ok(&["--help"]).stdout;
     assert!(help.contains("Exit codes:"), "{help}");
     let commands = [
-        "compile", "run", "bench", "inspect", "optimize", "explain", "devices", "machine", "conformance",
+        "compile",
+        "run",
+        "bench",
+        "inspect",
+        "optimize",
+        "explain",
+        "devices",
+        "machine",
+        "conformance",
         "place",
     ];
     for command in commands {
@@ -46,7 +54,8 @@ fn compile_says_what_it_did_and_draws_it() {
         .args(["-o", "d.plan", "--dump-dot", "dots", "--threads", "1", "--dim", "N=4"])
         .args(["--objective", "throughput", "--work", "100000", "--machine"])
         .arg(fixture("machines/cpu-h100-tpu-groq.toml")));
-    for word in ["operators", "placement", "throughput", "transfers", "rules", "cpu0", "gpu0", "tpu0", "lpu0"] {
+    for word in ["operators", "placement", "throughput", "transfers", "rules", "cpu0", "gpu0", "tpu0", "lpu0"]
+    {
         assert!(out.stdout.contains(word), "{word}: {}", out.stdout);
     }
     let mut dots: Vec<_> = std::fs::read_dir(tool.path("dots")).unwrap().map(|e| e.unwrap().path()).collect();
@@ -87,8 +96,7 @@ fn plans_and_models_run() {
     let pb = partita_onnx::tensor_to_pb("x", &batch(3));
     tool.write("x.pb", pb);
     let mut outputs = Vec::new();
-    for (program, input) in
-        [("small.plan", "x=x.npy"), ("small.plan", "x=x.pb"), ("small.graph", "x=x.npy")]
+    for (program, input) in [("small.plan", "x=x.npy"), ("small.plan", "x=x.pb"), ("small.graph", "x=x.npy")]
     {
         let args = ["run", program, "--input", input, "--output-dir", "out", "--threads", "2"];
         let out = tool.ok(&args).stdout;
@@ -105,7 +113,9 @@ fn plans_and_models_run() {
     let seeded = |seed: &str| tool.ok(&["run", "small.plan", "--input", "random", "--seed", seed]).stdout;
     assert_eq!(seeded("1"), seeded("1"));
     assert_ne!(seeded("1"), seeded("2"));
-    assert!(tool.ok(&["run", "small.graph", "--input", "random", "--dim", "N=5"]).stdout.contains("f32[5, 4]"));
+    assert!(
+        tool.ok(&["run", "small.graph", "--input", "random", "--dim", "N=5"]).stdout.contains("f32[5, 4]")
+    );
     tool.ok(&["run", "small.plan", "--input", "random", "--trace", "trace.json"]);
     let trace: Value = serde_json::from_str(&tool.read("trace.json")).unwrap();
     let events = trace.as_array().or_else(|| trace["traceEvents"].as_array()).unwrap();
@@ -136,7 +146,8 @@ fn inspect_and_explain_show_the_plan() {
     let text = tool.ok(&["inspect", "small.plan"]).stdout;
     assert!(text.contains("placement") && text.contains("cpu0 is the only device"), "{text}");
     is_dot(&tool.ok(&["inspect", "small.plan", "--format", "dot"]).stdout);
-    let plan: Value = serde_json::from_str(&tool.ok(&["inspect", "small.plan", "--format", "json"]).stdout).unwrap();
+    let plan: Value =
+        serde_json::from_str(&tool.ok(&["inspect", "small.plan", "--format", "json"]).stdout).unwrap();
     assert_eq!(plan["schema"], 1);
     assert_eq!(plan["symbols"][0], "N");
     assert_eq!(plan["inputs"][0]["shape"], serde_json::json!([null, 8]));
@@ -150,7 +161,10 @@ fn optimize_writes_onnx_and_text() {
     let tool = Tool::new();
     let model = fixture("digits/digits.onnx");
     let out = ok(tool.command(&["optimize"]).arg(&model).args(["-o", "small.onnx", "--report"])).stdout;
-    assert!(out.contains("operators as read") && out.contains("saturate") && out.contains("batch-norm"), "{out}");
+    assert!(
+        out.contains("operators as read") && out.contains("saturate") && out.contains("batch-norm"),
+        "{out}"
+    );
     ok(tool.command(&["optimize"]).arg(&model).args(["-o", "small.graph", "--dim", "N=2"]));
     assert!(!tool.read("small.graph").contains("batch_norm"));
     let images = fixture("digits/images.npy");
@@ -175,7 +189,8 @@ fn fuel_rules_and_strictness_steer_the_optimizer() {
     };
     assert!(nodes(&[]) < nodes(&["--fuel", "0"]));
     assert_eq!(nodes(&["--strict"]), nodes(&["--no-egraph"]));
-    let report = tool.ok(&["optimize", "g.graph", "-o", "o.graph", "--rules", "my.rules", "--report", "--fuel", "9"]);
+    let report =
+        tool.ok(&["optimize", "g.graph", "-o", "o.graph", "--rules", "my.rules", "--report", "--fuel", "9"]);
     assert!(report.stdout.contains("mine x1") && report.stdout.contains("fuel left"), "{}", report.stdout);
 }
 
@@ -186,7 +201,9 @@ fn pins_are_obeyed() {
     let machine = fixture("machines/cpu-h100-tpu-groq.toml");
     for device in ["cpu0", "gpu0", "tpu0", "lpu0"] {
         let pin = format!("y={device}");
-        ok(tool.command(&["compile", "small.graph", "-o", "p.plan", "--pin", &pin, "--machine"]).arg(&machine));
+        ok(tool
+            .command(&["compile", "small.graph", "-o", "p.plan", "--pin", &pin, "--machine"])
+            .arg(&machine));
         let why = tool.ok(&["explain", "p.plan", "y"]).stdout;
         assert!(why.contains(&format!("runs on {device}")), "{why}");
         assert!(tool.ok(&["run", "p.plan", "--input", "random"]).stdout.starts_with("y: f32"));

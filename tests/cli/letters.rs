@@ -55,7 +55,11 @@ fn files_that_are_not_there() {
     ] {
         let answer = answer(&mut tool.command(&line));
         assert_eq!(answer.code, 1, "{line:?}: {}", answer.stderr);
-        assert!(answer.stderr.starts_with("error ") && answer.stderr.contains("no"), "{line:?}: {}", answer.stderr);
+        assert!(
+            answer.stderr.starts_with("error ") && answer.stderr.contains("no"),
+            "{line:?}: {}",
+            answer.stderr
+        );
         assert!(answer.stderr.contains("hint: "), "{line:?}: {}", answer.stderr);
     }
     tool.refused(&["bench", "small.plan", "--inputs-dir", "no"], 1, "F014");
@@ -91,7 +95,9 @@ fn plans_that_are_damaged() {
     flipped[40] ^= 0x10;
     tool.write("flipped.plan", &flipped);
     for file in ["cut.plan", "head.plan", "flipped.plan"] {
-        for line in [vec!["run", file, "--input", "random"], vec!["inspect", file], vec!["explain", file, "y"]] {
+        for line in
+            [vec!["run", file, "--input", "random"], vec!["inspect", file], vec!["explain", file, "y"]]
+        {
             refused(&mut tool.command(&line), 1, "L");
         }
     }
@@ -120,7 +126,10 @@ fn models_that_are_wrong() {
     assert!(letter.contains("g.graph:2:8") && letter.contains("did you mean relu?"), "{letter}");
     tool.write("empty.graph", "");
     tool.refused(&["compile", "empty.graph", "-o", "p"], 1, "T014");
-    tool.write("weights.graph", "graph g(%x: f32[2]) -> (%y) {\n  const %w: f32[2] = file \"../w\"[0..8]\n  %y = add %x, %w\n}\n");
+    tool.write(
+        "weights.graph",
+        "graph g(%x: f32[2]) -> (%y) {\n  const %w: f32[2] = file \"../w\"[0..8]\n  %y = add %x, %w\n}\n",
+    );
     tool.refused(&["compile", "weights.graph", "-o", "p"], 1, "T025");
 }
 
@@ -141,7 +150,10 @@ fn machines_pins_and_rules_that_are_wrong() {
     assert!(compile(&["--machine", "bad.toml"], "").contains("bad.toml:5"));
     tool.write("cut.toml", "schema = ");
     compile(&["--machine", "cut.toml"], "");
-    tool.write("wild.toml", "schema = 1\nname = \"m\"\n[[device]]\nname = \"a\"\ndriver = \"sim\"\nprofile = \"abacus\"\n");
+    tool.write(
+        "wild.toml",
+        "schema = 1\nname = \"m\"\n[[device]]\nname = \"a\"\ndriver = \"sim\"\nprofile = \"abacus\"\n",
+    );
     compile(&["--machine", "wild.toml"], "");
 }
 

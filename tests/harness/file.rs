@@ -68,9 +68,13 @@ impl File {
         titles.sort_unstable();
         match titles.windows(2).find(|w| w[0] == w[1]) {
             Some(twice) => Err(say(&format!("two cases are called {:?}", twice[0]))),
-            None => {
-                Ok(Self { kind: kind.to_owned(), path: path.to_owned(), header, head: head.to_owned(), cases })
-            }
+            None => Ok(Self {
+                kind: kind.to_owned(),
+                path: path.to_owned(),
+                header,
+                head: head.to_owned(),
+                cases,
+            }),
         }
     }
 

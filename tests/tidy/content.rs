@@ -75,11 +75,17 @@ fn calls(line: &str, word: &str) -> bool {
 
 #[test]
 fn nothing_names_a_machine_or_a_mirror() {
-    let words: Vec<String> =
-        [("/wo", "rk/"), ("/ro", "ot/"), ("/ho", "me/"), ("index.crates", ".io"), ("pypi", ".org"), ("pythonhosted", ".org")]
-            .iter()
-            .map(|(a, b)| format!("{a}{b}"))
-            .collect();
+    let words: Vec<String> = [
+        ("/wo", "rk/"),
+        ("/ro", "ot/"),
+        ("/ho", "me/"),
+        ("index.crates", ".io"),
+        ("pypi", ".org"),
+        ("pythonhosted", ".org"),
+    ]
+    .iter()
+    .map(|(a, b)| format!("{a}{b}"))
+    .collect();
     let mut findings = Vec::new();
     for path in files() {
         let is_text = path.extension().is_some_and(|e| TEXT.iter().any(|t| e == *t));
