@@ -1,7 +1,6 @@
 //! The one error type of the facade: a list of letters, and whether they mean "wrong" or "not supported".
 
 use partita_ir::Diag;
-use partita_runtime::RuntimeError;
 use std::fmt;
 use std::path::Path;
 
@@ -87,12 +86,6 @@ impl From<Vec<Diag>> for Error {
 impl From<partita_plan::PlanError> for Error {
     fn from(error: partita_plan::PlanError) -> Self {
         Diag::from(error).into()
-    }
-}
-
-impl From<RuntimeError> for Error {
-    fn from(error: RuntimeError) -> Self {
-        Diag::new(error.code, format!("{}: {}", error.place, error.message)).hint(error.hint).into()
     }
 }
 

@@ -1,11 +1,11 @@
-//! Placement, schedule and memory as numbers: problems, solvers, bounds, an independent checker.
+//! Placement and schedule as numbers: problems, solvers, bounds, an independent checker.
 //!
 //! Contract: a [`Problem`] goes in, an [`Answer`] comes out: a device per task, a schedule, the value, a proven
 //! lower bound and which argument proves it. An answer is called optimal only when its value meets the bound.
 //!
 //! Invariants, as absences: nothing here knows a graph, an operator or what a device is; no clock is read, so the
 //! same problem and limits give the same answer on any number of threads; `check` shares no code with the
-//! solvers; `memory` uses nothing else of the crate.
+//! solvers.
 //!
 //! Reading order: `problem`, `answer`, `solve`; then `units` and `load` with `dpl`, `anneal`, `exact_load`,
 //! `bottleneck`, or `jobs` and `schedule` with `heft`, `improve`, `exact`, `latency`; `milp`, `ilp` and the back
@@ -27,7 +27,6 @@ mod improve;
 mod jobs;
 mod latency;
 mod load;
-pub mod memory;
 mod microlp;
 pub mod milp;
 pub mod msr;

@@ -29,7 +29,7 @@ impl PlanError {
 
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}: {}\n  hint: {}", self.code, self.place, self.message, self.hint)
+        write!(f, "error {} at {}: {}\n  hint: {}", self.code, self.place, self.message, self.hint)
     }
 }
 
