@@ -12,7 +12,7 @@ use partita_codegen::lower::takes_epilogue;
 use partita_codegen::{Assembly, DeviceSpec, Lowered, Placed, assemble, lower::Ctx, lower_regions};
 use partita_hw::Machine;
 use partita_ir::builder::infer_graph;
-use partita_ir::{Graph, Regions};
+use partita_ir::{Graph, Regions, Tensor};
 
 use partita_passes::History;
 use partita_passes::fuse::Rules as FuseRules;
@@ -100,6 +100,33 @@ pub fn load(path: &Path, dims: &BTreeMap<String, i64>) -> Result<Model> {
     }
     let options = partita_onnx::Options { dims: dims.clone(), ..Default::default() };
     let imported = partita_onnx::load(path, &options).map_err(|d| Error::from(d).in_file(path))?;
+    Ok(Model { graph: imported.graph.clone(), onnx: Some(imported) })
+}
+
+/// Most elements of an input whose values a model may be compiled for.
+const MAX_FIXED_ELEMENTS: usize = 1024;
+
+/// Reads a model that is about to run on `given`. When its shapes depend on the values of its inputs, it is compiled
+/// for the given values of the small ones (sizes, axes, indices); those are taken out of `given`.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_for(
+    path: &Path,
+    dims: &BTreeMap<String, i64>,
+    given: &mut BTreeMap<String, Tensor>,
+) -> Result<Model> {
+    let general = match load(path, dims) {
+        Err(error) if error.is_unsupported() => error,
+        other => return other,
+    };
+    let small = |t: &Tensor| t.rank() <= 1 && t.n_elements() <= MAX_FIXED_ELEMENTS;
+    let inputs: BTreeMap<String, Tensor> =
+        given.iter().filter(|(_, t)| small(t)).map(|(n, t)| (n.clone(), t.clone())).collect();
+    let options = partita_onnx::Options { dims: dims.clone(), inputs, ..Default::default() };
+    // What is not supported either way is reported as for the general model.
+    let imported = partita_onnx::load(path, &options).map_err(|_| general)?;
+    given.retain(|name, _| !options.inputs.contains_key(name));
     Ok(Model { graph: imported.graph.clone(), onnx: Some(imported) })
 }
 

@@ -2,10 +2,11 @@
 
 use crate::devices::drivers;
 use crate::error::{Error, Result};
-use crate::pipeline::{CompileOptions, Compiled, Progress, compile, load};
+use crate::pipeline::{CompileOptions, Compiled, Progress, compile, load_for};
 use partita_hw::Machine;
 use partita_ir::{DType, Tensor};
 use partita_runtime::{PlanSource, Session, SessionOptions};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,13 +25,17 @@ pub struct Opening<'a> {
     pub progress: Progress<'a>,
 }
 
-/// Opens a plan; a model is compiled first, in memory.
+/// Opens a plan; a model is compiled first. Values in `given` that the model had to be compiled for (see
+/// `pipeline::load_for`) are taken out.
 ///
 /// # Errors
 /// What is wrong with the file, or what a device says.
-pub fn open(path: &Path, opening: &Opening) -> Result<Session> {
-    let (source, _folder) =
-        if is_plan(path)? { (PlanSource::Path(path.to_path_buf()), None) } else { compiled(path, opening)? };
+pub fn open(path: &Path, opening: &Opening, given: &mut BTreeMap<String, Tensor>) -> Result<Session> {
+    let (source, _folder) = if is_plan(path)? {
+        (PlanSource::Path(path.to_path_buf()), None)
+    } else {
+        compiled(path, opening, given)?
+    };
     (opening.progress)("opening devices");
     let options = SessionOptions { threads: opening.threads, trace: opening.trace, ..limits() };
     Session::load(source, &drivers(), options).map_err(|e| Error::from(e).in_file(path))
@@ -52,9 +57,13 @@ fn limits() -> SessionOptions {
 }
 
 /// The plan in a temporary folder, which may go once the plan is mapped.
-fn compiled(path: &Path, opening: &Opening) -> Result<(PlanSource, Option<tempfile::TempDir>)> {
+fn compiled(
+    path: &Path,
+    opening: &Opening,
+    given: &mut BTreeMap<String, Tensor>,
+) -> Result<(PlanSource, Option<tempfile::TempDir>)> {
     (opening.progress)("loading");
-    let model = load(path, &opening.compile.dims)?;
+    let model = load_for(path, &opening.compile.dims, given)?;
     let compiled = compile(&model, &(opening.machine)()?, opening.compile, opening.progress)?;
     drop(model);
     // Through a file, so that the weights are mapped rather than held twice.

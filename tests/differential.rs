@@ -1,7 +1,7 @@
 //! Compiled plans against the reference interpreter: models, random graphs, every operator, the digits.
 
 use crate::programs::{compiled, run_once, session, spread};
-use crate::random::{Program, net, samples, seeds};
+use crate::random::{Program, net, samples, seeds, symbolic_net};
 use crate::support::{close, fixture, graph, inputs, machine};
 use partita::npy;
 use partita::pipeline::CompileOptions;
@@ -80,6 +80,26 @@ fn one_session_takes_many_sizes() {
             let want = interp::run(&graph, &inputs).unwrap();
             let have = run(&mut session, &inputs).unwrap_or_else(|e| panic!("{name}, {symbol}: {e}"));
             close(&want, &have, RELATIVE).unwrap_or_else(|e| panic!("{name}, symbols {symbol}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn random_graphs_of_any_size_from_one_session() {
+    let machines = [machine("cpu.toml"), machine(ACCELERATORS)];
+    for seed in seeds(16) {
+        let graph = symbolic_net(seed, 16);
+        for machine in &machines {
+            let (compiled, _) = spread(&graph, machine, &options(true)).unwrap();
+            let mut session = session(&compiled, 1).unwrap();
+            for symbol in [2, 5, 1, 4, 2] {
+                let inputs = inputs(&graph, seed, symbol);
+                // Some graphs mix the symbol's axis with another, and fit one size only.
+                let Ok(want) = interp::run(&graph, &inputs) else { continue };
+                let have = run(&mut session, &inputs).map_err(|e| e.to_string());
+                have.and_then(|have| close(&want, &have, RELATIVE))
+                    .unwrap_or_else(|e| panic!("seed {seed}, {symbol}, {}: {e}", machine.name));
+            }
         }
     }
 }

@@ -89,7 +89,7 @@ fn failing_devices_give_letters_and_recover() {
                 match first {
                     Ok(have) => assert!(!fired && have == want, "{site:?} {failure:?} {nth}"),
                     Err(letter) => {
-                        assert!(fired && is_letter(&letter), "{site:?} {failure:?} {nth}: {letter}")
+                        assert!(fired && is_letter(&letter), "{site:?} {failure:?} {nth}: {letter}");
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use partita_ir::builder::Builder;
 use partita_ir::op::{OpRef, Rng, Sample};
-use partita_ir::{Attrs, DType, Graph, Tensor, Type, ValueId};
+use partita_ir::{Attrs, DType, Dim, Graph, Tensor, Type, ValueId};
 
 /// Operators that take any float and give one of the same shape, without jumps that rounding could cross.
 const SMOOTH: &[&str] = &["tanh", "sigmoid", "neg", "relu", "abs", "exp"];
@@ -95,20 +95,29 @@ fn chain(builder: &mut Builder, mut value: ValueId, rng: &mut Rng) -> Option<Val
     Some(value)
 }
 
+/// Sizes of the tensors of `net`; the first one is the symbol of `symbolic_net`.
+const NET: [usize; 3] = [2, 4, 4];
+
 /// A connected graph of `n` nodes over tensors that broadcast, with products, reductions and softmax in it.
 pub(crate) fn net(seed: u64, n: usize) -> Program {
     let mut rng = Rng(seed);
+    let inputs = (0..2).map(|_| rng.tensor(DType::F32, &NET, -1.0, 1.0)).collect();
+    let graph = net_graph(&Type::known(DType::F32, &NET), &mut rng, n);
+    Program { name: format!("net {seed}"), graph, inputs }
+}
+
+/// The same kind of graph for any number of examples.
+pub(crate) fn symbolic_net(seed: u64, n: usize) -> Graph {
+    let shape = [Dim::symbol("N"), NET[1].into(), NET[2].into()];
+    net_graph(&Type::new(DType::F32, shape), &mut Rng(seed), n)
+}
+
+fn net_graph(ty: &Type, rng: &mut Rng, n: usize) -> Graph {
     let mut builder = Builder::new("net");
-    let shape = [2, 4, 4];
-    let mut inputs = Vec::new();
-    let mut values = Vec::new();
-    for k in 0..2 {
-        let tensor = rng.tensor(DType::F32, &shape, -1.0, 1.0);
-        values.push(builder.input(&format!("x{k}"), Type::known(DType::F32, &shape)));
-        inputs.push(tensor);
-    }
+    let mut values: Vec<ValueId> = (0..2).map(|k| builder.input(&format!("x{k}"), ty.clone())).collect();
+    let known: Vec<usize> = ty.shape.iter().map(|d| d.as_known().map_or(1, |d| d as usize)).collect();
     for k in 0..3 {
-        let dims: Vec<usize> = shape.iter().map(|&d| if rng.below(2) == 0 { d } else { 1 }).collect();
+        let dims: Vec<usize> = known.iter().map(|&d| if rng.below(2) == 0 { d } else { 1 }).collect();
         values.push(builder.constant(&format!("c{k}"), rng.tensor(DType::F32, &dims, -1.0, 1.0)));
     }
     for _ in 0..n {
@@ -134,5 +143,5 @@ pub(crate) fn net(seed: u64, n: usize) -> Program {
     for (k, value) in values.iter().rev().take(3).enumerate() {
         builder.output(&format!("y{k}"), *value);
     }
-    Program { name: format!("net {seed}"), graph: builder.finish(), inputs }
+    builder.finish()
 }

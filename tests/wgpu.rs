@@ -1,7 +1,7 @@
 //! CPU and graphics adapter in one run, where there is an adapter (a software one counts).
 
 use crate::programs::{run_once, spread};
-use crate::random::samples;
+use crate::random::{Program, net, samples, seeds};
 use crate::support::{close, fixture, inputs};
 use partita::devices::{adapters, from_file};
 use partita::npy;
@@ -67,4 +67,16 @@ fn every_operator_the_adapter_runs() {
     }
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     assert!(ran > 50, "{ran} samples had work for the adapter");
+}
+
+#[test]
+fn random_graphs_on_both_devices() {
+    let Some(machine) = machine() else { return };
+    for seed in seeds(8) {
+        let Program { name, graph, inputs } = net(seed, 16);
+        let want = interp::run(&graph, &inputs).unwrap();
+        let (compiled, _) = spread(&graph, &machine, &CompileOptions::default()).unwrap();
+        let have = run_once(&compiled, 1, &inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
+        close(&want, &have, 1e-4).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
 }

@@ -31,7 +31,7 @@ pub(super) fn execute(args: &BenchArgs, io: &mut Io) -> Result<()> {
         machine: &|| args.compiling.machine(),
         progress: io.progress,
     };
-    let mut session = open(&args.program, &opening)?;
+    let mut session = open(&args.program, &opening, &mut BTreeMap::new())?;
     let load_ms = ms(begin.elapsed());
     let given = given(&session, args.inputs_dir.as_deref())?;
     let inputs = tensors::inputs(session.plan(), given, Some(0), &compile.dims)?;

@@ -3,10 +3,11 @@
 use super::args::{Compiling, ConformanceArgs};
 use super::{Io, tensors};
 use crate::error::{Error, Result};
-use crate::pipeline::{compile, load};
+use crate::pipeline::{compile, load_for};
 use crate::session::{load_compiled, run};
 use partita_hw::Machine;
 use partita_ir::Tensor;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(super) fn execute(args: &ConformanceArgs, io: &mut Io) -> Result<()> {
@@ -62,10 +63,18 @@ fn status(outputs: &Path, result: &Result<()>) -> Result<()> {
 
 fn case(model: &Path, inputs: &Path, outputs: &Path, compiling: &Compiling, machine: &Machine) -> Result<()> {
     let options = compiling.options()?;
-    let loaded = load(model, &options.dims)?;
-    let n = loaded.graph.inputs().len();
-    let tensors: Vec<Tensor> =
-        (0..n).map(|i| tensors::read(&inputs.join(format!("input_{i}.pb")))).collect::<Result<_>>()?;
+    let names = partita_onnx::input_names(model).map_err(|d| Error::from(d).in_file(model))?;
+    let file = |i: usize| inputs.join(format!("input_{i}.pb"));
+    // What cannot be read matters only if the model can be run on it.
+    let readable = |(i, name): (usize, &String)| Some((name.clone(), tensors::read(&file(i)).ok()?));
+    let mut given: BTreeMap<String, Tensor> = names.iter().enumerate().filter_map(readable).collect();
+    let loaded = load_for(model, &options.dims, &mut given)?;
+    let wanted = loaded.graph.inputs().iter().map(|v| loaded.graph.value(*v).name.to_string());
+    let input = |name: String| match given.get(&name) {
+        Some(tensor) => Ok(tensor.clone()),
+        None => tensors::read(&file(names.iter().position(|n| *n == name).unwrap_or(names.len()))),
+    };
+    let tensors: Vec<Tensor> = wanted.map(input).collect::<Result<_>>()?;
     let compiled = compile(&loaded, machine, &options, &|_| {})?;
     let mut session = load_compiled(&compiled)?;
     let results = run(&mut session, &tensors)?;

@@ -20,8 +20,8 @@ pub(super) fn execute(args: &RunArgs, io: &mut Io) -> Result<()> {
         machine: &|| args.compiling.machine(),
         progress: io.progress,
     };
-    let mut session = open(&args.program, &opening)?;
-    let (given, fill) = given(&args.inputs, args.seed)?;
+    let (mut given, fill) = given(&args.inputs, args.seed)?;
+    let mut session = open(&args.program, &opening, &mut given)?;
     let inputs = tensors::inputs(session.plan(), given, fill, &compile.dims)?;
     (io.progress)("running");
     let outputs = run(&mut session, &inputs)?;

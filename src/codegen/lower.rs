@@ -362,6 +362,11 @@ fn reduce(ctx: &Ctx, node: &Node) -> Option<Own> {
         [] => (0..rank).collect(),
         axes => axes.iter().map(|a| if *a < 0 { a + rank } else { *a }).collect(),
     };
+    // What a reduction over nothing gives is a matter of its definition.
+    let shape = &ctx.graph.ty(node.inputs[0]?).shape;
+    if shape.iter().any(|d| d.is(0)) {
+        return None;
+    }
     let mode = node.op.name.strip_prefix("reduce_")?;
     let mut own = Own::new(KernelBuilder::new("reduce").string("mode", mode).ints("axes", &axes), node);
     own.operands.truncate(1);
