@@ -114,7 +114,7 @@ impl Step<'_> {
             None => vec![default; n],
             Some(Param { dims, ints, .. }) if dims.is_empty() => ints.clone(),
             Some(p) => {
-                p.dims.iter().map(|d| Ok(d.eval(self.symbols)?)).collect::<Result<_, RuntimeError>>()?
+                p.dims.iter().map(|d| d.eval(self.symbols)).collect::<Result<_, _>>()?
             }
         };
         if list.len() == n {
