@@ -184,6 +184,9 @@ pub fn compile(
     let placement = place(&optimized, &regions, &lowered, &prices, machine, &hints, &options.wishes)?;
     progress("packing weights");
     let mut assembly = build(&optimized, &regions, &lowered, &specs, machine, &placement, &hints)?;
+    for symbol in &mut assembly.plan.symbols {
+        symbol.likely = hints.get(&symbol.name).map_or(1, |n| n.unsigned_abs());
+    }
     covers::mark(&imported, &mut assembly.plan);
     assembly.plan.provenance =
         Some(provenance(&imported, &optimized, &history, machine, options, &placement));

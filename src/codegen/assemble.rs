@@ -65,7 +65,7 @@ pub fn assemble(
 fn symbols(graph: &Graph) -> Result<Vec<Symbol>, Vec<Diag>> {
     let place = |(name, place): (&std::sync::Arc<str>, &Option<(usize, usize)>)| match place {
         Some((input, axis)) => {
-            Ok(Symbol { name: name.to_string(), input: *input as u32, axis: *axis as u32 })
+            Ok(Symbol { name: name.to_string(), input: *input as u32, axis: *axis as u32, likely: 1 })
         }
         None => Err(vec![unbound(name)]),
     };

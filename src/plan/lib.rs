@@ -115,6 +115,9 @@ pub struct Symbol {
     /// Axis of that input.
     #[prost(uint32, tag = "3")]
     pub axis: u32,
+    /// The size it was taken to have for predictions.
+    #[prost(uint64, tag = "4")]
+    pub likely: u64,
 }
 
 /// Where a value's bytes live.

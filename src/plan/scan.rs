@@ -57,7 +57,7 @@ const TYPES: [Type; 17] = [
         ],
     ),
     kind(size_of::<Device>(), &[Text, Text, Text, Varint, Text, Varint, Varint]),
-    kind(size_of::<Symbol>(), &[Text, Varint, Varint]),
+    kind(size_of::<Symbol>(), &[Text, Varint, Varint, Varint]),
     kind(
         size_of::<Value>(),
         &[Text, Varint, Message(8), Varint, Varint, Varint, Varint, Varint, Varint, Varint, Text],

@@ -90,7 +90,7 @@ pub fn plan(plan: &Plan) -> Picture {
             picture.edges.push(Edge {
                 from,
                 to: at,
-                bytes: value_bytes(&plan.values[value as usize]),
+                bytes: value_bytes(plan, &plan.values[value as usize]),
                 time_us,
             });
         }
@@ -134,10 +134,10 @@ pub(crate) fn root(plan: &Plan, mut value: u32) -> u32 {
     value
 }
 
-/// Bytes of a value; symbols count as 1.
-pub(crate) fn value_bytes(value: &Value) -> f64 {
-    let ones = [1i64; 64];
-    let n: f64 = value.shape.iter().map(|d| d.eval(&ones).unwrap_or(1) as f64).product();
+/// Bytes of a value for the sizes that predictions were made for.
+pub(crate) fn value_bytes(plan: &Plan, value: &Value) -> f64 {
+    let likely: Vec<i64> = plan.symbols.iter().map(|s| i64::try_from(s.likely).unwrap_or(i64::MAX)).collect();
+    let n: f64 = value.shape.iter().map(|d| d.eval(&likely).unwrap_or(1) as f64).product();
     n * partita_plan::ElementType::try_from(value.dtype).map_or(1, partita_plan::ElementType::size_bytes)
         as f64
 }

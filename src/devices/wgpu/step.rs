@@ -113,9 +113,7 @@ impl Step<'_> {
         let list = match self.kernel.param(name) {
             None => vec![default; n],
             Some(Param { dims, ints, .. }) if dims.is_empty() => ints.clone(),
-            Some(p) => {
-                p.dims.iter().map(|d| d.eval(self.symbols)).collect::<Result<_, _>>()?
-            }
+            Some(p) => p.dims.iter().map(|d| d.eval(self.symbols)).collect::<Result<_, _>>()?,
         };
         if list.len() == n {
             return Ok(list);
