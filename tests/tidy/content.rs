@@ -79,7 +79,7 @@ fn nothing_names_a_machine_or_a_mirror() {
         ("/wo", "rk/"),
         ("/ro", "ot/"),
         ("/ho", "me/"),
-        ("index.crates", ".io"),
+        ("index.cr", "ates.io"),
         ("pypi", ".org"),
         ("pythonhosted", ".org"),
     ]
