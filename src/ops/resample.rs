@@ -59,6 +59,17 @@ pub(crate) struct Span {
     pub(crate) roi: (f64, f64),
 }
 
+impl Span {
+    /// The length that corners are aligned over: `scale * input`, which need not be whole. The specification's
+    /// text speaks of the resized tensor's length; its reference and conformance cases use this one.
+    fn resized_length(&self) -> f64 {
+        /// Closer than this, the difference comes from rounding a scale that was a ratio of sizes.
+        const WHOLE: f64 = 1e-6;
+        let (output, scaled) = (self.output as f64, self.scale * self.input as f64);
+        if (scaled - output).abs() < WHOLE || scaled <= 1.0 { output } else { scaled }
+    }
+}
+
 /// The value of `name` in `table`.
 fn choose<T: Copy>(what: &str, name: &str, table: &[(&str, T)]) -> Result<T, Diag> {
     table.iter().find(|(n, _)| *n == name).map(|(_, v)| *v).ok_or_else(|| {
@@ -130,7 +141,7 @@ impl Interpolation {
             Coordinates::PytorchHalfPixel if s.output == 1 => 0.0,
             Coordinates::PytorchHalfPixel => half_pixel,
             Coordinates::AlignCorners if s.output == 1 => 0.0,
-            Coordinates::AlignCorners => x * (input - 1.0) / (output - 1.0),
+            Coordinates::AlignCorners => x * (input - 1.0) / (s.resized_length() - 1.0),
             Coordinates::Asymmetric => x / s.scale,
             Coordinates::TfCropAndResize => {
                 let (from, to) = s.roi;
