@@ -258,10 +258,10 @@ fn transfer(
 }
 
 /// Calls into drivers; a panic in them becomes an error.
-pub(crate) fn guarded(
+pub(crate) fn guarded<T>(
     place: impl FnOnce() -> String,
-    call: impl FnOnce() -> Result<(), RuntimeError>,
-) -> Result<(), RuntimeError> {
+    call: impl FnOnce() -> Result<T, RuntimeError>,
+) -> Result<T, RuntimeError> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(place(), &*panic)))
 }
 

@@ -339,7 +339,7 @@ impl Session {
 
 fn open_devices(plan: &Arc<Plan>, drivers: &Drivers) -> Result<Devices, RuntimeError> {
     let open = |(index, device): (usize, &partita_plan::Device)| match drivers.get(&device.driver) {
-        Some(factory) => factory.open(plan, index),
+        Some(factory) => guarded(|| format!("device {}", device.name), || factory.open(plan, index)),
         None => Err(RuntimeError::new(
             "R002",
             format!("device {}", device.name),

@@ -5,8 +5,10 @@ mod common;
 
 use common::plans::{Build, add, chain, symbol, two_devices};
 use common::{bytes, drivers, floats, load};
+use partita_plan::Plan;
 use partita_plan::file::{encode, encode_to};
-use partita_runtime::{PlanSource, Session, SessionOptions};
+use partita_runtime::{Driver, DriverFactory, Drivers, PlanSource, RuntimeError, Session, SessionOptions};
+use std::sync::Arc;
 
 const X: [f32; 4] = [1.0, -2.0, 0.5, 100.0];
 
@@ -181,4 +183,27 @@ fn traces_cover_every_step_in_order() {
     let timeline = session.timeline();
     assert_eq!(timeline.rows.len(), 7);
     assert!(timeline.makespan_us > 0.0);
+}
+
+/// A driver whose library is broken.
+struct Broken;
+
+impl DriverFactory for Broken {
+    fn name(&self) -> &'static str {
+        "naive"
+    }
+
+    fn open(&self, _: &Arc<Plan>, _: usize) -> Result<Box<dyn Driver>, RuntimeError> {
+        panic!("the library is broken")
+    }
+}
+
+#[test]
+fn a_driver_that_panics_while_it_opens_is_an_error() {
+    let (plan, weights) = chain("naive");
+    let bytes = encode(&plan, [(0, weights)]).unwrap();
+    let drivers = Drivers::new().with(Arc::new(Broken));
+    let error = Session::load(bytes, &drivers, SessionOptions::default()).err().unwrap();
+    assert_eq!(error.code, "R009");
+    assert!(error.message.contains("the library is broken"), "{error}");
 }
