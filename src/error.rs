@@ -58,6 +58,7 @@ impl std::error::Error for Error {}
 const HINTS: &[(char, &str)] = &[
     ('H', "see fixtures/machines for machine files that are right"),
     ('I', "check the file with ONNX's own checker, or export the model again"),
+    ('O', "see passes/RULES.md for how rules are written"),
     ('T', "see src/ir/text/TEXT.md for the grammar"),
     ('U', "write it with operators that are supported"),
     ('V', "check the types and shapes of the operands where the model is made"),

@@ -27,7 +27,7 @@ pub(crate) type Spanned = (Token, usize);
 /// Splits one line; `#` starts a comment.
 ///
 /// # Errors
-/// `R001` for a character that starts no token.
+/// `O001` for a character that starts no token.
 pub(crate) fn tokens(line: &str, number: usize) -> Result<Vec<Spanned>, Diag> {
     let mut out = Vec::new();
     let mut at = 0;
@@ -42,7 +42,7 @@ pub(crate) fn tokens(line: &str, number: usize) -> Result<Vec<Spanned>, Diag> {
         }
         let Some((token, len)) = token(rest) else {
             let text = format!("{:?} starts no token", rest.chars().next().unwrap_or(' '));
-            return Err(Diag::new("R001", text)
+            return Err(Diag::new("O001", text)
                 .at_line(number, at + 1)
                 .hint("see the head of any shipped rule file for the syntax"));
         };

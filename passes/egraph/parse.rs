@@ -25,7 +25,7 @@ struct Shared {
 /// Reads a file's rules; `theme` names it in messages and reports.
 ///
 /// # Errors
-/// One located diagnostic per wrong line: `R001` tokens, `R002` syntax, `R003` unknown names.
+/// One located diagnostic per wrong line: `O001` tokens, `O002` syntax, `O003` unknown names.
 pub fn rules(theme: &str, text: &str, registry: Registry) -> Result<Vec<Rule>, Vec<Diag>> {
     let mut shared = Shared { numerics: Numerics::Exact, phase: 1 };
     let (mut out, mut errors) = (Vec::new(), Vec::new());
@@ -75,7 +75,7 @@ fn set(setting: &str, number: usize, shared: &mut Shared) -> Result<(), Diag> {
         ("numerics", Some(numerics), _) => shared.numerics = numerics,
         ("phase", _, Ok(phase)) => shared.phase = phase,
         _ => {
-            let diag = Diag::new("R002", format!("@{setting} is no setting")).at_line(number, 1);
+            let diag = Diag::new("O002", format!("@{setting} is no setting")).at_line(number, 1);
             return Err(diag.hint("write `@numerics exact|reassociating|approximate` or `@phase 1`"));
         }
     }
@@ -101,7 +101,7 @@ fn operator_classes(
         if let [(Token::Class(name), _), (Token::Mark(":"), _), (Token::Name(kind), column)] = window {
             let ops: Vec<OpRef> = registry.iter().filter(|op| in_class(*op, kind)).collect();
             if ops.is_empty() {
-                let diag = Diag::new("R003", format!("{kind} is no operator class"));
+                let diag = Diag::new("O003", format!("{kind} is no operator class"));
                 return Err(diag.at_line(number, *column).hint("classes are unary, binary and reduce"));
             }
             return Ok(Some((name.clone(), ops)));
@@ -164,7 +164,7 @@ impl<'a> Parser<'a> {
     }
 
     fn expect(&mut self, mark: &str) -> Result<(), Diag> {
-        if self.eat(mark) { Ok(()) } else { Err(self.error("R002", format!("`{mark}` is missing here"))) }
+        if self.eat(mark) { Ok(()) } else { Err(self.error("O002", format!("`{mark}` is missing here"))) }
     }
 
     fn name(&mut self) -> Result<String, Diag> {
@@ -173,7 +173,7 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 Ok(name.clone())
             }
-            _ => Err(self.error("R002", "a name is missing here")),
+            _ => Err(self.error("O002", "a name is missing here")),
         }
     }
 
@@ -183,18 +183,18 @@ impl<'a> Parser<'a> {
         if self.eat("[") {
             let word = self.name()?;
             class =
-                numerics(&word).ok_or_else(|| self.error("R003", format!("{word} is no numerics class")))?;
+                numerics(&word).ok_or_else(|| self.error("O003", format!("{word} is no numerics class")))?;
             self.expect("]")?;
         }
         self.expect(":")?;
         let Pattern::Op(lhs) = self.pattern()? else {
-            return Err(self.error("R002", "the left-hand side must be an operator"));
+            return Err(self.error("O002", "the left-hand side must be an operator"));
         };
         self.expect("=>")?;
         let rhs = self.term()?;
         let conditions = self.conditions()?;
         if self.at < self.tokens.len() {
-            return Err(self.error("R002", "nothing more is expected here"));
+            return Err(self.error("O002", "nothing more is expected here"));
         }
         let (numerics, phase) = (class, shared.phase);
         Ok(Rule { name, theme: theme.to_owned(), numerics, phase, vars: self.vars, lhs, rhs, conditions })
@@ -209,7 +209,7 @@ impl<'a> Parser<'a> {
         loop {
             let name = self.name()?;
             let Some(test) = TESTS.iter().find(|t| t.name == name) else {
-                return Err(self.error("R003", format!("{name} is no condition")));
+                return Err(self.error("O003", format!("{name} is no condition")));
             };
             let args = self.arguments()?;
             out.push(Condition { test, args });
@@ -239,7 +239,7 @@ impl<'a> Parser<'a> {
             return if same {
                 Ok(var)
             } else {
-                Err(self.error("R003", format!("?{name} is used as two kinds")))
+                Err(self.error("O003", format!("?{name} is used as two kinds")))
             };
         }
         self.vars.push((name.to_owned(), kind));
@@ -251,7 +251,7 @@ impl<'a> Parser<'a> {
         self.vars
             .iter()
             .position(|v| v.0 == name && kind.is_none_or(|k| k == v.1))
-            .ok_or_else(|| self.error("R003", format!("?{name} is not bound by the left-hand side")))
+            .ok_or_else(|| self.error("O003", format!("?{name} is not bound by the left-hand side")))
     }
 
     fn op(&mut self) -> Result<OpRef, Diag> {
@@ -262,12 +262,12 @@ impl<'a> Parser<'a> {
             }
             return match &self.class {
                 Some((class, op)) if class == name => Ok(*op),
-                _ => Err(self.error("R003", format!("%{name} has no class"))),
+                _ => Err(self.error("O003", format!("%{name} has no class"))),
             };
         }
         let name = self.name()?;
         self.registry.get(&name).ok_or_else(|| {
-            let diag = self.error("R003", format!("there is no operator {name}"));
+            let diag = self.error("O003", format!("there is no operator {name}"));
             diag.hint(self.registry.similar(&name).map_or(String::new(), |s| format!("did you mean {s}?")))
         })
     }
@@ -275,7 +275,7 @@ impl<'a> Parser<'a> {
     fn deeper(&mut self) -> Result<(), Diag> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(self.error("R002", format!("patterns nest at most {MAX_DEPTH} deep")));
+            return Err(self.error("O002", format!("patterns nest at most {MAX_DEPTH} deep")));
         }
         Ok(())
     }
@@ -294,7 +294,7 @@ impl<'a> Parser<'a> {
             }
             _ => {
                 self.at -= 1;
-                Err(self.error("R002", "a pattern is missing here"))
+                Err(self.error("O002", "a pattern is missing here"))
             }
         }
     }
@@ -326,7 +326,7 @@ impl<'a> Parser<'a> {
 
     fn check_attr(&self, op: OpRef, name: &str) -> Result<AttrKind, Diag> {
         let def = op.attr(name);
-        def.map(|d| d.kind).ok_or_else(|| self.error("R003", format!("{} has no attribute {name}", op.name)))
+        def.map(|d| d.kind).ok_or_else(|| self.error("O003", format!("{} has no attribute {name}", op.name)))
     }
 
     fn attr_patterns(&mut self, op: OpRef) -> Result<(AttrPatterns, Option<Var>), Diag> {
@@ -337,7 +337,7 @@ impl<'a> Parser<'a> {
         while !self.eat("}") {
             if self.eat("..") {
                 let Some(Token::Var(name)) = self.next() else {
-                    return Err(self.error("R002", "`..` is followed by a variable"));
+                    return Err(self.error("O002", "`..` is followed by a variable"));
                 };
                 rest = Some(self.bind(name, VarKind::Attrs)?);
             } else {
@@ -371,7 +371,7 @@ impl<'a> Parser<'a> {
             Some(Token::Mark("[")) => self.list(),
             _ => {
                 self.at -= 1;
-                Err(self.error("R002", "a number, string or list is missing here"))
+                Err(self.error("O002", "a number, string or list is missing here"))
             }
         }
     }
@@ -381,7 +381,7 @@ impl<'a> Parser<'a> {
         while !self.eat("]") {
             match self.next() {
                 Some(Token::Int(v)) => ints.push(*v),
-                _ => return Err(self.error("R002", "lists hold integers")),
+                _ => return Err(self.error("O002", "lists hold integers")),
             }
             self.eat(",");
         }
@@ -397,7 +397,7 @@ impl<'a> Parser<'a> {
             }
             (Some(Token::Name(name)), Some(Token::Mark("("))) => {
                 let Some(function) = FUNCTIONS.iter().find(|f| f.name == name) else {
-                    return Err(self.error("R003", format!("there is no function {name}")));
+                    return Err(self.error("O003", format!("there is no function {name}")));
                 };
                 self.at += 1;
                 Expr::Call(function, self.arguments()?)
@@ -437,7 +437,7 @@ impl<'a> Parser<'a> {
             } else if tails.is_empty() {
                 children.push(self.term()?);
             } else {
-                return Err(self.error("R002", "operands come before lists of operands"));
+                return Err(self.error("O002", "operands come before lists of operands"));
             }
         }
         Ok(OpTerm { op, attrs, rest, children, tails })
@@ -451,7 +451,7 @@ impl<'a> Parser<'a> {
         while !self.eat("}") {
             if self.eat("..") {
                 let Some(Token::Var(name)) = self.next() else {
-                    return Err(self.error("R002", "`..` is followed by a variable"));
+                    return Err(self.error("O002", "`..` is followed by a variable"));
                 };
                 rest = Some(self.bound(name, Some(VarKind::Attrs))?);
             } else {

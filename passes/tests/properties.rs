@@ -124,7 +124,7 @@ fn users_add_rules_and_see_where_they_are_wrong() {
     let errors = optimize(before, &options).unwrap_err();
     let places: Vec<_> = errors.iter().map(|d| (d.code, d.place.line_column)).collect();
     assert_eq!(places.len(), 4);
-    assert_eq!(places[0].0, "R003");
+    assert_eq!(places[0].0, "O003");
     assert!(places.iter().enumerate().all(|(n, p)| p.1.is_some_and(|(line, _)| line == n + 1)));
     assert!(errors.iter().all(|d| d.place.file.as_deref() == Some("my.rules")));
 }
