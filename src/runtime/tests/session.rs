@@ -1,5 +1,5 @@
 //! Sessions on naive devices: right numbers, symbols, repeated runs, outputs, traces, bad input.
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
 
