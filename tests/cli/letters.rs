@@ -145,7 +145,7 @@ fn machines_pins_and_rules_that_are_wrong() {
     assert!(compile(&["--pin", "y=gpu9"], "M001").contains("cpu0"));
     compile(&["--pin", "nobody=cpu0"], "M002");
     tool.write("bad.rules", "a: (foo ?x) => ?x\n");
-    assert!(compile(&["--rules", "bad.rules"], "R").contains("bad.rules:1"));
+    assert!(compile(&["--rules", "bad.rules"], "O003").contains("bad.rules:1"));
     tool.write("bad.toml", "schema = 1\nname = \"m\"\n[[device]]\nname = \"a\"\ndriver = \"steam\"\n");
     assert!(compile(&["--machine", "bad.toml"], "").contains("bad.toml:5"));
     tool.write("cut.toml", "schema = ");
