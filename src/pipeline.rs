@@ -271,7 +271,6 @@ fn provenance(
         bound_us: answer.lower_bound,
         status: answer.status.word().to_owned(),
         solver: format!("{}; bound: {}", answer.solver, answer.bound_kind),
-        model_hash: String::new(),
         nodes_before: imported.n_nodes() as u32,
         nodes_after: optimized.n_nodes() as u32,
         rules: history.fired().iter().map(|(name, n)| format!("{name} {n}")).collect(),

@@ -333,17 +333,14 @@ pub struct Provenance {
     /// Which solver and which bound.
     #[prost(string, tag = "7")]
     pub solver: String,
-    /// Content hash of the model (hex).
-    #[prost(string, tag = "8")]
-    pub model_hash: String,
     /// Operators of the model as read, and after optimization.
-    #[prost(uint32, tag = "9")]
+    #[prost(uint32, tag = "8")]
     pub nodes_before: u32,
     /// See `nodes_before`.
-    #[prost(uint32, tag = "10")]
+    #[prost(uint32, tag = "9")]
     pub nodes_after: u32,
     /// Rules that fired and how often, as `name count`.
-    #[prost(string, repeated, tag = "11")]
+    #[prost(string, repeated, tag = "10")]
     pub rules: Vec<String>,
 }
 

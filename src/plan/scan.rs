@@ -65,10 +65,7 @@ const TYPES: [Type; 17] = [
     kind(size_of::<Kernel>(), &[Text, Message(10), Message(11)]),
     kind(size_of::<Queue>(), &[Text, Varint, Varint, Varint, Message(13)]),
     kind(size_of::<Port>(), &[Text, Varint]),
-    kind(
-        size_of::<Provenance>(),
-        &[Text, Text, Text, Fixed64, Fixed64, Text, Text, Text, Varint, Varint, Text],
-    ),
+    kind(size_of::<Provenance>(), &[Text, Text, Text, Fixed64, Fixed64, Text, Text, Varint, Varint, Text]),
     kind(size_of::<DimExpr>(), &[Message(9)]),
     kind(size_of::<DimItem>(), &[Varint, Varint]),
     kind(size_of::<Param>(), &[Text, Varints(8), Doubles, Text, Message(8)]),

@@ -49,7 +49,7 @@ fn summary(plan: &Plan) -> String {
 
 fn provenance(p: &Provenance) -> String {
     let mut text = format!(
-        "by {} for {}: {} {:.3} us, bound {:.3} us, {} ({})\nfrom model {}: {} -> {} operators",
+        "by {} for {}: {} {:.3} us, bound {:.3} us, {} ({})\n{} operators as read, {} after optimization",
         p.compiler,
         p.machine,
         p.objective,
@@ -57,7 +57,6 @@ fn provenance(p: &Provenance) -> String {
         p.bound_us,
         p.status,
         p.solver,
-        p.model_hash,
         p.nodes_before,
         p.nodes_after
     );

@@ -267,7 +267,6 @@ pub fn full() -> (Plan, Vec<u8>) {
         bound_us: 40.0,
         status: "optimal".into(),
         solver: "ilp".into(),
-        model_hash: "00ff".into(),
         nodes_before: 6,
         nodes_after: 5,
         rules: vec!["conv-bn 2".into()],
