@@ -11,6 +11,7 @@
 
 pub mod attr;
 pub mod builder;
+pub mod datum;
 pub mod diag;
 pub mod dim;
 pub mod graph;
@@ -26,6 +27,7 @@ pub mod work;
 
 pub use attr::{Attr, Attrs};
 pub use builder::Builder;
+pub use datum::Datum;
 pub use diag::{Diag, Place};
 pub use dim::Dim;
 pub use graph::{Graph, NodeId, Source, ValueId};

@@ -1,6 +1,7 @@
 //! Operators as rows: everything the compiler needs to know about one, in one place.
 
 use crate::attr::Attrs;
+use crate::datum::{DataCtx, Datum};
 use crate::diag::Diag;
 use crate::tile::{Reg, TileBuilder};
 use crate::types::{Content, Type};
@@ -168,6 +169,8 @@ pub type InferFn = fn(&InferCtx) -> Result<Vec<Type>, Diag>;
 pub type ContentFn = fn(&InferCtx) -> Option<Vec<Dim>>;
 /// Reference evaluation.
 pub type EvalFn = fn(&EvalCtx) -> Result<Vec<Tensor>, Diag>;
+/// Evaluation over any values; see `OpDef::data`.
+pub type DataFn = fn(&DataCtx) -> Result<Vec<Datum>, Diag>;
 /// Elementwise lowering; `None` when this combination of types has no tile form.
 pub type ScalarFn = fn(&ScalarCtx, &mut TileBuilder, &[Reg]) -> Option<Reg>;
 /// Device-free cost.
@@ -190,6 +193,9 @@ pub struct OpDef {
     /// For small integer results that are known symbolically (shape arithmetic). Constants fold by `eval`.
     pub content: Option<ContentFn>,
     pub eval: EvalFn,
+    /// For operators that take or make anything but tensors, or that have bodies; `eval` is not used then. They
+    /// run on the host.
+    pub data: Option<DataFn>,
     /// For elementwise operators.
     pub scalar: Option<ScalarFn>,
     pub work: WorkFn,

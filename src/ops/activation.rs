@@ -45,6 +45,7 @@ const SMOOTH: OpDef = OpDef {
     content: None,
     eval: |c| map_floats(c, |v| v),
     scalar: None,
+    data: None,
     work: |ctx| work(ctx, 20.0 * n_out(ctx), WorkKind::Vector),
     sample: unary_float,
 };
@@ -97,6 +98,7 @@ static RELU: OpDef = OpDef {
         // In this order NaN stays NaN.
         Some(b.binary(TileOp::Max, zero, x))
     }),
+    data: None,
     work: work_elementwise,
     sample: unary_number,
     ..SMOOTH

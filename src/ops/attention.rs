@@ -38,6 +38,7 @@ static ATTENTION: OpDef = OpDef {
     content: None,
     eval: eval_attention,
     scalar: None,
+    data: None,
     work: work_attention,
     sample: sample_attention,
 };

@@ -36,6 +36,7 @@ const BINARY: OpDef = OpDef {
     content: None,
     eval: |c| zip_numbers(c, |x, _| x, |x, _| x),
     scalar: None,
+    data: None,
     work: work_elementwise,
     sample: binary_number,
 };
@@ -44,6 +45,7 @@ const BINARY: OpDef = OpDef {
 const VARIADIC: OpDef = OpDef {
     inputs: at_least(1),
     traits: COMMUTATIVE,
+    data: None,
     work: |c| work(c, n_out(c) * c.inputs.len().saturating_sub(1) as f64, WorkKind::Vector),
     ..BINARY
 };
@@ -161,6 +163,7 @@ static POW: OpDef = OpDef {
     infer: infer_pow,
     eval: eval_pow,
     scalar: Some(lower_pow),
+    data: None,
     work: |c| work(c, 20.0 * n_out(c), WorkKind::Vector),
     sample: sample_pow,
     ..BINARY
@@ -231,6 +234,7 @@ static PRELU: OpDef = OpDef {
         let negative = b.binary(TileOp::Lt, x[0], zero);
         Some(b.select(negative, below, x[0]))
     }),
+    data: None,
     work: |c| work(c, 3.0 * n_out(c), WorkKind::Vector),
     sample: |rng| {
         let (dtype, shape) = (number(rng), crate::samples::shape(rng));
@@ -329,6 +333,7 @@ static MEAN: OpDef = OpDef {
         let scale = b.float(1.0 / x.len() as f64);
         Some(b.binary(TileOp::Mul, sum, scale))
     }),
+    data: None,
     work: work_mean,
     sample: SUM.sample,
     ..VARIADIC

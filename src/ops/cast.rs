@@ -38,6 +38,7 @@ static CAST: OpDef = OpDef {
     content: Some(content_cast),
     eval: |c| Ok(vec![cast(tensor(c, 0)?, target(c.attrs)?)?]),
     scalar: Some(lower_cast),
+    data: None,
     work: work_elementwise,
     sample: |rng| {
         let (from, to, shape) = (all(rng), all(rng), shape(rng));
@@ -160,6 +161,7 @@ static BIT_CAST: OpDef = OpDef {
         Ok(vec![from_bytes(to, x.shape(), x.bytes().to_vec())?])
     },
     scalar: None,
+    data: None,
     work: work_free,
     sample: |rng| {
         let groups: [&[DType]; 3] = [
@@ -199,6 +201,7 @@ static IDENTITY: OpDef = OpDef {
     content: Some(content::pass),
     eval: |c| Ok(vec![tensor(c, 0)?.clone()]),
     scalar: Some(|c, _, x| x.first().copied().filter(|_| fits(c))),
+    data: None,
     work: work_free,
     sample: |rng| {
         let (dtype, shape) = (any(rng), shape(rng));
@@ -227,6 +230,7 @@ static DROPOUT: OpDef = OpDef {
         Ok(vec![x.clone(), mask].into_iter().take(c.n_outputs.max(1)).collect())
     },
     scalar: None,
+    data: None,
     work: work_free,
     sample: |rng| {
         let shape = shape(rng);
@@ -269,6 +273,7 @@ static CLIP: OpDef = OpDef {
     content: None,
     eval: eval_clip,
     scalar: Some(lower_clip),
+    data: None,
     work: |c| work(c, 2.0 * n_out(c), WorkKind::Vector),
     sample: sample_clip,
 };

@@ -36,6 +36,7 @@ static BATCH_NORM: OpDef = OpDef {
     content: None,
     eval: eval_batch_norm,
     scalar: None,
+    data: None,
     work: work_batch_norm,
     sample: sample_batch_norm,
 };
@@ -53,6 +54,7 @@ static INSTANCE_NORM: OpDef = OpDef {
     content: None,
     eval: eval_instance_norm,
     scalar: None,
+    data: None,
     work: work_norm,
     sample: sample_instance_norm,
 };
@@ -74,6 +76,7 @@ static GROUP_NORM: OpDef = OpDef {
     content: None,
     eval: eval_group_norm,
     scalar: None,
+    data: None,
     work: work_norm,
     sample: sample_group_norm,
 };
@@ -96,6 +99,7 @@ static LRN: OpDef = OpDef {
     content: None,
     eval: eval_lrn,
     scalar: None,
+    data: None,
     work: work_lrn,
     sample: sample_lrn,
 };
@@ -113,6 +117,7 @@ static MEAN_VARIANCE_NORMALIZATION: OpDef = OpDef {
     content: None,
     eval: eval_mvn,
     scalar: None,
+    data: None,
     work: work_norm,
     sample: sample_mvn,
 };

@@ -38,6 +38,7 @@ static CONV: OpDef = OpDef {
     content: None,
     eval: eval_conv,
     scalar: None,
+    data: None,
     work: work_conv,
     sample: sample_conv,
 };

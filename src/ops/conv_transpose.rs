@@ -36,6 +36,7 @@ static CONV_TRANSPOSE: OpDef = OpDef {
     content: None,
     eval: eval_conv_transpose,
     scalar: None,
+    data: None,
     work: work_conv_transpose,
     sample: sample_conv_transpose,
 };

@@ -45,6 +45,7 @@ static COMPRESS: OpDef = OpDef {
     content: None,
     eval: eval_compress,
     scalar: None,
+    data: None,
     work: work_move,
     sample: |rng| {
         let (dtype, shape) = (any(rng), shape_of_rank(rng, 1));

@@ -33,6 +33,7 @@ static EINSUM: OpDef = OpDef {
     content: None,
     eval: eval_einsum,
     scalar: None,
+    data: None,
     work: work_einsum,
     sample: sample_einsum,
 };

@@ -42,6 +42,7 @@ static CONSTANT_OF_SHAPE: OpDef = OpDef {
         Ok(vec![from_bytes(value.dtype(), &shape, value.bytes().repeat(n))?])
     },
     scalar: None,
+    data: None,
     work: work_fill,
     sample: |rng| {
         let rank = rng.below(4);
@@ -85,6 +86,7 @@ static RANGE: OpDef = OpDef {
     infer: infer_range,
     content: Some(content_range),
     eval: eval_range,
+    data: None,
     work: work_fill,
     sample: |rng| {
         let dtype = *rng.pick(&[DType::I64, DType::I64, DType::F32, DType::I32]);
@@ -178,6 +180,7 @@ static EYE_LIKE: OpDef = OpDef {
         let all: Vec<i64> = crate::common::indices(x.shape()).map(on).collect();
         Ok(vec![crate::common::from_i64s(dtype, x.shape(), &all)?])
     },
+    data: None,
     work: work_fill,
     sample: |rng| {
         let (dtype, shape) = (number(rng), sample_shape(rng, 2));
@@ -201,6 +204,7 @@ static ONE_HOT: OpDef = OpDef {
     infer: infer_one_hot,
     content: None,
     eval: eval_one_hot,
+    data: None,
     work: work_fill,
     sample: |rng| {
         let rank = rng.below(3);
@@ -273,6 +277,7 @@ static CUM_SUM: OpDef = OpDef {
     infer: infer_cum_sum,
     content: None,
     eval: |c| eval_scan(c, (0.0, 0), |a, b| a + b, i128::wrapping_add),
+    data: None,
     work: work_elementwise,
     sample: sample_cum_sum,
     ..CONSTANT_OF_SHAPE

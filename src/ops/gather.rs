@@ -28,6 +28,7 @@ static GATHER: OpDef = OpDef {
     content: Some(content_gather),
     eval: eval_gather,
     scalar: None,
+    data: None,
     work: work_move,
     sample: sample_gather,
 };

@@ -62,6 +62,7 @@ const fn row(
         content: None,
         eval,
         scalar: None,
+        data: None,
         work: work_global,
         sample: sample_global,
     }

@@ -29,6 +29,7 @@ const MOVE: OpDef = OpDef {
     content: None,
     eval: eval_transpose,
     scalar: None,
+    data: None,
     work: work_move,
     sample: sample_transpose,
 };

@@ -49,6 +49,7 @@ const COMPARE: OpDef = OpDef {
     content: None,
     eval: |c| compare(c, |a, b| a == b, |a, b| a == b),
     scalar: None,
+    data: None,
     work: work_elementwise,
     sample: |rng| sample_compare(rng, number),
 };

@@ -29,6 +29,7 @@ static MATMUL: OpDef = OpDef {
     content: None,
     eval: eval_matmul,
     scalar: None,
+    data: None,
     work: work_matmul,
     sample: sample_matmul,
 };
@@ -51,6 +52,7 @@ static GEMM: OpDef = OpDef {
     content: None,
     eval: eval_gemm,
     scalar: None,
+    data: None,
     work: work_gemm,
     sample: sample_gemm,
 };

@@ -32,6 +32,7 @@ static LAYER_NORM: OpDef = OpDef {
     content: None,
     eval: eval_layer_norm,
     scalar: None,
+    data: None,
     work: work_norm,
     sample: sample_layer_norm,
 };
@@ -49,6 +50,7 @@ static RMS_NORM: OpDef = OpDef {
     content: None,
     eval: eval_rms_norm,
     scalar: None,
+    data: None,
     work: work_norm,
     sample: sample_rms_norm,
 };

@@ -46,6 +46,7 @@ static MAX_POOL: OpDef = OpDef {
     content: None,
     eval: eval_max,
     scalar: None,
+    data: None,
     work: work_pool,
     sample: sample_max,
 };
@@ -71,6 +72,7 @@ static AVERAGE_POOL: OpDef = OpDef {
     content: None,
     eval: eval_average,
     scalar: None,
+    data: None,
     work: work_pool,
     sample: sample_average,
 };
@@ -88,6 +90,7 @@ static LP_POOL: OpDef = OpDef {
     content: None,
     eval: eval_lp,
     scalar: None,
+    data: None,
     work: work_pool,
     sample: sample_lp,
 };

@@ -38,6 +38,7 @@ static QUANTIZE_LINEAR: OpDef = OpDef {
     content: None,
     eval: eval_quantize,
     scalar: None,
+    data: None,
     work: work_elementwise,
     sample: sample_quantize,
 };
@@ -55,6 +56,7 @@ static DEQUANTIZE_LINEAR: OpDef = OpDef {
     content: None,
     eval: eval_dequantize,
     scalar: None,
+    data: None,
     work: work_elementwise,
     sample: sample_dequantize,
 };

@@ -86,6 +86,7 @@ const fn row(
         content,
         eval,
         scalar: None,
+        data: None,
         work: work_reduce,
         sample: sample_reduce,
     }

@@ -30,6 +30,7 @@ const VIEW: OpDef = OpDef {
     content: None,
     eval: eval_reshape,
     scalar: None,
+    data: None,
     work: work_free,
     sample: sample_reshape,
 };
@@ -320,6 +321,7 @@ static EXPAND: OpDef = OpDef {
         let (x, shape) = (tensor(c, 0)?, result_shape(c, infer_expand)?);
         Ok(vec![take(x, &shape, &broadcast_walk(&shape, x.shape()))?])
     },
+    data: None,
     work: work_move,
     sample: |rng| {
         let (dtype, full) = (any(rng), shape(rng));

@@ -43,6 +43,7 @@ static RESIZE: OpDef = OpDef {
     content: None,
     eval: eval_resize,
     scalar: None,
+    data: None,
     work: work_resize,
     sample: sample_resize,
 };
@@ -60,6 +61,7 @@ static UPSAMPLE: OpDef = OpDef {
     content: None,
     eval: eval_upsample,
     scalar: None,
+    data: None,
     work: work_resize,
     sample: sample_upsample,
 };

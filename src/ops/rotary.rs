@@ -31,6 +31,7 @@ static ROTARY_EMBEDDING: OpDef = OpDef {
     content: None,
     eval: eval_rotary,
     scalar: None,
+    data: None,
     work: work_rotary,
     sample: sample_rotary,
 };

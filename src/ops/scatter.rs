@@ -57,6 +57,7 @@ static SCATTER_ELEMENTS: OpDef = OpDef {
         Ok(vec![scatter(x, &at, updates, reduction(c.attrs)?)?])
     },
     scalar: None,
+    data: None,
     work: work_move,
     sample: sample_elements,
 };

@@ -41,6 +41,7 @@ const fn arg_row(name: &'static str, doc: &'static str, onnx: &'static [OnnxName
         content: None,
         eval,
         scalar: None,
+        data: None,
         work: work_arg,
         sample: sample_arg as SampleFn,
     }
@@ -64,6 +65,7 @@ static TOP_K: OpDef = OpDef {
     content: None,
     eval: eval_top_k,
     scalar: None,
+    data: None,
     work: work_top_k,
     sample: sample_top_k,
 };

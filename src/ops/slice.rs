@@ -30,6 +30,7 @@ const CUT: OpDef = OpDef {
     content: None,
     eval: eval_slice,
     scalar: None,
+    data: None,
     work: work_move,
     sample: sample_slice,
 };

@@ -43,6 +43,7 @@ const fn row(name: &'static str, doc: &'static str, onnx: &'static [OnnxName], e
         content: None,
         eval,
         scalar: None,
+        data: None,
         work: work_softmax,
         sample: sample_softmax,
     }

@@ -49,6 +49,7 @@ const MATH: OpDef = OpDef {
     content: None,
     eval: |ctx| map_floats(ctx, |v| v),
     scalar: None,
+    data: None,
     work: |ctx| work(ctx, 15.0 * n_out(ctx), WorkKind::Vector),
     sample: unary_float,
 };
