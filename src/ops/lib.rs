@@ -31,7 +31,10 @@ mod logic;
 mod matmul;
 mod norm;
 mod pool;
+mod qlinear_conv;
+mod qlinear_matmul;
 mod quantize;
+mod quantize_dynamic;
 mod reduce;
 mod resample;
 mod reshape;
@@ -39,6 +42,7 @@ mod resize;
 mod rotary;
 pub mod samples;
 pub mod scalar;
+mod scales;
 mod scatter;
 mod select;
 pub mod shapes;
@@ -69,7 +73,10 @@ const FAMILIES: &[&[&OpDef]] = &[
     matmul::ROWS,
     norm::ROWS,
     pool::ROWS,
+    qlinear_conv::ROWS,
+    qlinear_matmul::ROWS,
     quantize::ROWS,
+    quantize_dynamic::ROWS,
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
