@@ -6,12 +6,12 @@ use crate::common::{
 };
 use crate::eval::{int_range, optional, optional_type, result, to_i128s, want_float};
 use crate::scales::{Spread, check};
-use half::{bf16, f16};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrDef, AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample};
 use partita_ir::types::Type;
 use partita_ir::{DType, Tensor};
+use partita_plan::rounding::rounded;
 
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&QUANTIZE_LINEAR, &DEQUANTIZE_LINEAR];
@@ -64,16 +64,6 @@ static DEQUANTIZE_LINEAR: OpDef = OpDef {
     work: work_elementwise,
     sample: sample_dequantize,
 };
-
-/// `v` as the nearest number of a float type.
-pub(crate) fn rounded(dtype: DType, v: f64) -> f64 {
-    match dtype {
-        DType::F32 => f64::from(v as f32),
-        DType::F16 => f16::from_f64(v).to_f64(),
-        DType::Bf16 => bf16::from_f64(v).to_f64(),
-        _ => v,
-    }
-}
 
 /// Float type the division runs in: what `precision` says, else that of the scale.
 fn division(ctx: &InferCtx) -> Result<DType, Diag> {
