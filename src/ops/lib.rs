@@ -20,6 +20,7 @@ pub mod content;
 mod control;
 mod conv;
 mod conv_transpose;
+mod convert;
 mod dynamic;
 mod einsum;
 pub mod elements;
@@ -49,6 +50,7 @@ mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
+mod text_numbers;
 mod unary;
 mod window;
 

@@ -1,10 +1,11 @@
 //! `qlinear_conv` and `conv_integer`: convolutions of quantised data with quantised weights, whose scales and zero
 //! points are for all of it or per output channel.
 
-use crate::common::{PLAIN, between, exactly, from_f64s, from_i64s, input, onnx, tensor, type_error, work};
+use crate::common::{PLAIN, between, exactly, from_f64s, input, onnx, tensor, type_error, work};
 use crate::conv::{ATTRS, conv_shape, convolved, sample_geometry};
 use crate::eval::{optional, optional_type, result, same_dim, want_float};
-use crate::qlinear_matmul::{floats, requantised, sample_bytes, want_byte};
+use crate::qlinear_matmul::{floats, sample_bytes, want_byte, wrapped};
+use crate::quantize::quantised;
 use partita_ir::diag::Diag;
 use partita_ir::op::{EvalCtx, InferCtx, OpDef, Rng, Sample, WorkCtx};
 use partita_ir::types::Type;
@@ -145,19 +146,18 @@ fn accumulated(
     x: (&Tensor, Option<&Tensor>),
     w: (&Tensor, Option<&Tensor>),
     shape: &[usize],
-) -> Result<Vec<i32>, Diag> {
+) -> Result<Vec<f64>, Diag> {
     let (x, w) = (centred(x.0, x.1)?, centred(w.0, w.1)?);
     let bias = optional(ctx, 8).map(Tensor::to_f64s);
     let y = convolved(ctx.attrs, &x, &w, bias.as_deref(), shape)?;
-    Ok(y.into_iter().map(|v| v as i64 as i32).collect())
+    Ok(y.into_iter().map(wrapped).collect())
 }
 
 fn eval_integer(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_integer)?;
     let x = (tensor(ctx, 0)?, optional(ctx, 2));
     let y = accumulated(ctx, x, (tensor(ctx, 1)?, optional(ctx, 3)), &shape)?;
-    let y: Vec<i64> = y.into_iter().map(i64::from).collect();
-    Ok(vec![from_i64s(dtype, &shape, &y)?])
+    Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 
 fn eval_qlinear(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
@@ -166,15 +166,15 @@ fn eval_qlinear(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let sums = accumulated(ctx, x, (tensor(ctx, 3)?, optional(ctx, 5)), &shape)?;
     let (x_scale, y_scale) = (floats(tensor(ctx, 1)?)[0], floats(tensor(ctx, 6)?)[0]);
     let scales: Vec<f32> = floats(tensor(ctx, 4)?).into_iter().map(|w| x_scale * w / y_scale).collect();
-    let zero = i128::from(tensor(ctx, 7)?.to_i64s()[0]);
+    let zero = tensor(ctx, 7)?.to_f64s()[0];
     let n_positions = shape[2..].iter().product::<usize>().max(1);
     let channel = |i: usize| i / n_positions % shape[1];
-    let y: Vec<i64> = sums
+    let y: Vec<f64> = sums
         .into_iter()
         .enumerate()
-        .map(|(i, sum)| requantised(dtype, sum, of_channel(&scales, channel(i)), zero))
+        .map(|(i, sum)| quantised(dtype, sum * f64::from(of_channel(&scales, channel(i))), zero))
         .collect();
-    Ok(vec![from_i64s(dtype, &shape, &y)?])
+    Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 
 /// Two operations per element of a window; the weight is operand `w`.

@@ -1,11 +1,11 @@
 //! `qlinear_matmul` and `matmul_integer`: matrix products of quantised operands, with scales and zero points for
 //! all, per row of the left operand or per column of the right one.
 
-use crate::common::{PLAIN, between, exactly, from_i64s, input, onnx, tensor, type_error};
+use crate::common::{PLAIN, between, exactly, from_f64s, input, onnx, tensor, type_error};
 use crate::elements::broadcast_walk;
 use crate::eval::{optional, optional_type, result, same_dim, want_float};
 use crate::matmul::{multiplied, product_shape, work_matmul};
-use crate::quantize::saturated;
+use crate::quantize::quantised;
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{EvalCtx, InferCtx, OpDef, Rng, Sample};
@@ -46,6 +46,9 @@ static QLINEAR_MATMUL: OpDef = OpDef {
     sample: sample_qlinear,
     ..MATMUL_INTEGER
 };
+
+/// Float types of quantised operands.
+const FLOATS: &[DType] = &[DType::F8E4M3fn, DType::F8E4M3fnuz, DType::F8E5M2, DType::F8E5M2fnuz];
 
 /// Which operand of the product: scales go along its rows (left) or columns (right).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,8 +139,11 @@ fn infer_integer(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
 
 fn infer_qlinear(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let (a, b) = (input(ctx, 0)?, input(ctx, 3)?);
-    want_byte(a.dtype)?;
-    want_byte(b.dtype)?;
+    for n in [0, 3, 7] {
+        if !FLOATS.contains(&input(ctx, n)?.dtype) {
+            want_byte(input(ctx, n)?.dtype)?;
+        }
+    }
     let shape = product_shape(a, b)?;
     check_spread(input(ctx, 1)?, a, Side::Left)?;
     check_zero(ctx, 2, a, Side::Left)?;
@@ -147,7 +153,6 @@ fn infer_qlinear(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
         want_float(input(ctx, n)?.dtype)?;
     }
     let zero = input(ctx, 7)?;
-    want_byte(zero.dtype)?;
     for (n, t) in [(6, input(ctx, 6)?), (7, zero)] {
         if t.n_elements().as_known().is_some_and(|n| n != 1) {
             return Err(type_error(format!(
@@ -165,40 +170,42 @@ fn places(shape: &[usize], scales: &[usize], side: Side) -> Vec<usize> {
     broadcast_walk(shape, &if one { vec![] } else { side.spread(scales) })
 }
 
-/// The operand less its zero points.
-fn centred(x: &Tensor, zero: Option<&Tensor>, side: Side) -> Vec<i64> {
-    let mut values = x.to_i64s();
+/// The operand less its zero points; f64 holds them and their sums exactly.
+fn centred(x: &Tensor, zero: Option<&Tensor>, side: Side) -> Vec<f64> {
+    let mut values = x.to_f64s();
     if let Some(zero) = zero {
-        let zeros = zero.to_i64s();
+        let zeros = zero.to_f64s();
         let places = places(&side.as_matrix(x.shape()), zero.shape(), side);
         values.iter_mut().zip(places).for_each(|(v, at)| *v -= zeros[at]);
     }
     values
 }
 
-/// The product in i32, which wraps.
-fn accumulated(a: (&Tensor, Option<&Tensor>), b: (&Tensor, Option<&Tensor>), shape: &[usize]) -> Vec<i32> {
+/// The product; sums of integers wrap in i32.
+fn accumulated(a: (&Tensor, Option<&Tensor>), b: (&Tensor, Option<&Tensor>), shape: &[usize]) -> Vec<f64> {
     let (left, right) = (centred(a.0, a.1, Side::Left), centred(b.0, b.1, Side::Right));
-    let y = multiplied((a.0.shape(), &left), (b.0.shape(), &right), shape);
-    y.into_iter().map(|v| v as i32).collect()
+    let mut y = multiplied((a.0.shape(), &left), (b.0.shape(), &right), shape);
+    if !a.0.dtype().is_float() && !b.0.dtype().is_float() {
+        y.iter_mut().for_each(|v| *v = wrapped(*v));
+    }
+    y
+}
+
+/// An integer as i32 arithmetic would have it.
+pub(crate) fn wrapped(sum: f64) -> f64 {
+    f64::from(sum as i64 as i32)
 }
 
 fn eval_integer(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_integer)?;
     let a = (tensor(ctx, 0)?, optional(ctx, 2));
     let y = accumulated(a, (tensor(ctx, 1)?, optional(ctx, 3)), &shape);
-    let y: Vec<i64> = y.into_iter().map(i64::from).collect();
-    Ok(vec![from_i64s(dtype, &shape, &y)?])
+    Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 
 /// Scales as single-precision numbers.
 pub(crate) fn floats(t: &Tensor) -> Vec<f32> {
     t.to_f64s().into_iter().map(|v| v as f32).collect()
-}
-
-/// The quantised result for a sum of `sum` steps of size `scale`.
-pub(crate) fn requantised(dtype: DType, sum: i32, scale: f32, zero: i128) -> i64 {
-    saturated(dtype, f64::from(sum) * f64::from(scale), zero)
 }
 
 fn eval_qlinear(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
@@ -210,14 +217,16 @@ fn eval_qlinear(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let rows = places(&full, a_scale.shape(), Side::Left);
     let columns = places(&full, b_scale.shape(), Side::Right);
     let (a_scale, b_scale) = (floats(a_scale), floats(b_scale));
-    let y_scale = floats(tensor(ctx, 6)?)[0];
-    let zero = i128::from(tensor(ctx, 7)?.to_i64s()[0]);
-    let y: Vec<i64> = sums
+    let (y_scale, zero) = (floats(tensor(ctx, 6)?)[0], tensor(ctx, 7)?.to_f64s()[0]);
+    let y: Vec<f64> = sums
         .into_iter()
         .zip(rows.into_iter().zip(columns))
-        .map(|(sum, (row, column))| requantised(dtype, sum, a_scale[row] * b_scale[column] / y_scale, zero))
+        .map(|(sum, (row, column))| {
+            let scale = a_scale[row] * b_scale[column] / y_scale;
+            quantised(dtype, sum * f64::from(scale), zero)
+        })
         .collect();
-    Ok(vec![from_i64s(dtype, &shape, &y)?])
+    Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 
 /// The result's shape with the axes of 1 that vectors as operands take away.
@@ -262,7 +271,7 @@ const BYTES: &[DType] = &[DType::I8, DType::U8];
 
 /// Any values of an 8-bit type.
 pub(crate) fn sample_bytes(rng: &mut Rng, dtype: DType, shape: &[usize]) -> Tensor {
-    let low = if dtype == DType::I8 { -128.0 } else { 0.0 };
+    let low = if dtype == DType::U8 { 0.0 } else { -128.0 };
     rng.tensor(dtype, shape, low, low + 255.0)
 }
 
@@ -283,14 +292,15 @@ fn sample_qlinear(rng: &mut Rng) -> Sample {
     let shapes = sample_shapes(rng);
     let scale = *rng.pick(&[DType::F32, DType::F16, DType::Bf16]);
     let mut inputs = Vec::new();
+    let types = if rng.below(4) == 0 { FLOATS } else { BYTES };
     for (shape, side) in shapes.iter().zip([Side::Left, Side::Right]) {
-        let (dtype, spread) = (*rng.pick(BYTES), sample_spread(rng, shape, side));
+        let (dtype, spread) = (*rng.pick(types), sample_spread(rng, shape, side));
         inputs.push(Some(sample_bytes(rng, dtype, shape)));
         inputs.push(Some(rng.tensor(scale, &spread, 0.01, 0.1)));
         inputs.push(Some(sample_bytes(rng, dtype, &spread)));
     }
     inputs.push(Some(rng.tensor(scale, &[], 0.5, 2.0)));
-    let dtype = *rng.pick(BYTES);
+    let dtype = *rng.pick(types);
     inputs.push(Some(sample_bytes(rng, dtype, &[])));
     Sample { attrs: Attrs::new(), inputs, n_outputs: 1 }
 }

@@ -1,10 +1,10 @@
 //! `quantize_linear` and `dequantize_linear`: per tensor, per axis and per block.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, exactly, from_f64s, from_i64s, input, onnx, tensor, type_error,
-    work_elementwise,
+    PLAIN, attr, attr_error, between, exactly, from_f64s, input, onnx, tensor, type_error, work_elementwise,
 };
-use crate::eval::{int_range, optional, optional_type, result, to_i128s, want_float};
+use crate::convert::{Rounding, small_floats};
+use crate::eval::{int_range, optional, optional_type, result};
 use crate::scales::{Spread, check};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
@@ -17,7 +17,21 @@ use partita_plan::rounding::rounded;
 pub(crate) const ROWS: &[&OpDef] = &[&QUANTIZE_LINEAR, &DEQUANTIZE_LINEAR];
 
 /// Element types of quantised data.
-const QUANTISED: &[DType] = &[DType::I8, DType::U8, DType::I16, DType::U16];
+const QUANTISED: &[DType] = &[
+    DType::I8,
+    DType::U8,
+    DType::I16,
+    DType::U16,
+    DType::I4,
+    DType::U4,
+    DType::I2,
+    DType::U2,
+    DType::F8E4M3fn,
+    DType::F8E4M3fnuz,
+    DType::F8E5M2,
+    DType::F8E5M2fnuz,
+    DType::F4E2M1,
+];
 
 const AXIS: AttrDef = attr("axis", AttrKind::Int);
 const BLOCK_SIZE: AttrDef = attr("block_size", AttrKind::Int);
@@ -65,25 +79,39 @@ static DEQUANTIZE_LINEAR: OpDef = OpDef {
     sample: sample_dequantize,
 };
 
+/// Whether it is a float that is computed with.
+fn is_wide_float(dtype: DType) -> bool {
+    dtype.is_float() && dtype.is_computable()
+}
+
 /// Float type the division runs in: what `precision` says, else that of the scale.
-fn division(ctx: &InferCtx) -> Result<DType, Diag> {
+fn precision(attrs: &Attrs, scale: DType) -> DType {
+    attrs.dtype("precision").unwrap_or(match scale {
+        // A quotient of integers is never so close to a half that f64 does not tell them apart.
+        DType::I32 => DType::F64,
+        DType::F8E8M0 => DType::F32,
+        float => float,
+    })
+}
+
+fn check_types(ctx: &InferCtx) -> Result<(), Diag> {
     let (x, scale) = (input(ctx, 0)?.dtype, input(ctx, 1)?.dtype);
-    for dtype in [x, scale] {
-        if !dtype.is_float() && dtype != DType::I32 {
+    for (dtype, power) in [(x, false), (scale, true)] {
+        let fits = is_wide_float(dtype) || dtype == DType::I32 || (power && dtype == DType::F8E8M0);
+        if !fits {
             return Err(type_error(format!("data and scale must be floats or i32, not {}", dtype.name())));
         }
     }
     match ctx.attrs.dtype("precision") {
-        Some(precision) if precision.is_float() => Ok(precision),
-        Some(other) => Err(attr_error(format!("precision is {}, it must be a float type", other.name()))),
-        // A quotient of integers is never so close to a half that f64 does not tell them apart.
-        None if scale == DType::I32 => Ok(DType::F64),
-        None => Ok(scale),
+        Some(other) if !is_wide_float(other) => {
+            Err(attr_error(format!("precision is {}, it must be a float type", other.name())))
+        }
+        _ => Ok(()),
     }
 }
 
 fn infer_quantize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    division(ctx)?;
+    check_types(ctx)?;
     check(ctx)?;
     let (zero, stated) = (optional_type(ctx, 2).map(|t| t.dtype), ctx.attrs.dtype("output_dtype"));
     if let (Some(zero), Some(stated)) = (zero, stated)
@@ -100,56 +128,70 @@ fn infer_quantize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
 }
 
 fn infer_dequantize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    want_float(input(ctx, 1)?.dtype)?;
     check(ctx)?;
-    let x = input(ctx, 0)?;
+    let (x, scale) = (input(ctx, 0)?, input(ctx, 1)?.dtype);
+    if !is_wide_float(scale) && scale != DType::F8E8M0 {
+        return Err(type_error(format!("the scale must be a float, not {}", scale.name())));
+    }
     if !QUANTISED.contains(&x.dtype) && x.dtype != DType::I32 {
         return Err(type_error(format!("quantised data cannot be {}", x.dtype.name())));
     }
     if optional_type(ctx, 2).is_some_and(|zero| zero.dtype != x.dtype) {
         return Err(type_error("the zero point must have the element type of the data"));
     }
-    let dtype = ctx.attrs.dtype("output_dtype").unwrap_or(input(ctx, 1)?.dtype);
-    want_float(dtype)?;
+    let dtype = ctx.attrs.dtype("output_dtype").unwrap_or(scale);
+    if !is_wide_float(dtype) {
+        return Err(
+            type_error(format!("the result cannot be {}", dtype.name())).hint("state an output_dtype")
+        );
+    }
     Ok(vec![Type::new(dtype, x.shape.clone())])
 }
 
-/// `quotient`, rounded with halves to even, plus `zero`, saturated to the integer type `dtype`.
-pub(crate) fn saturated(dtype: DType, quotient: f64, zero: i128) -> i64 {
+/// `quotient` plus `zero`, saturated to `dtype`; for integers the quotient is rounded with halves to even before.
+pub(crate) fn quantised(dtype: DType, quotient: f64, zero: f64) -> f64 {
+    if dtype.is_float() {
+        return quotient + zero;
+    }
     let (low, high) = int_range(dtype);
-    (quotient.round_ties_even() as i128).saturating_add(zero).clamp(low, high) as i64
+    (quotient.round_ties_even() + zero).clamp(low as f64, high as f64)
 }
 
 fn eval_quantize(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_quantize)?;
     let (x, scale) = (tensor(ctx, 0)?, tensor(ctx, 1)?);
-    let precision = ctx.attrs.dtype("precision").unwrap_or(scale.dtype());
+    let precision = precision(ctx.attrs, scale.dtype());
     let spread = Spread::new(ctx.attrs, &shape, scale.shape())?;
     let scales: Vec<f64> = scale.to_f64s().into_iter().map(|s| rounded(precision, s)).collect();
-    let zeros = optional(ctx, 2).map(to_i128s);
+    let zeros = optional(ctx, 2).map(Tensor::to_f64s);
     let quantize = |(i, v): (usize, f64)| {
         let at = spread.at(i);
         // Halves depend on the precision of the quotient.
         let quotient = rounded(precision, rounded(precision, v) / scales[at]);
-        saturated(dtype, quotient, zeros.as_ref().map_or(0, |z| z[at]))
+        quantised(dtype, quotient, zeros.as_ref().map_or(0.0, |z| z[at]))
     };
-    let y: Vec<i64> = x.to_f64s().into_iter().enumerate().map(quantize).collect();
-    Ok(vec![from_i64s(dtype, &shape, &y)?])
+    let y: Vec<f64> = x.to_f64s().into_iter().enumerate().map(quantize).collect();
+    let y = if dtype.is_float() {
+        small_floats(dtype, &shape, &y, Rounding::of(ctx.attrs)?)
+    } else {
+        from_f64s(dtype, &shape, &y)
+    };
+    Ok(vec![y?])
 }
 
 fn eval_dequantize(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_dequantize)?;
     let (x, scale) = (tensor(ctx, 0)?, tensor(ctx, 1)?);
     let spread = Spread::new(ctx.attrs, &shape, scale.shape())?;
-    let (scales, zeros) = (scale.to_f64s(), optional(ctx, 2).map(to_i128s));
+    let (scales, zeros) = (scale.to_f64s(), optional(ctx, 2).map(Tensor::to_f64s));
     // Difference and product are floats of at least single precision before the result is rounded.
     let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-    let dequantize = |(i, v): (usize, i128)| {
+    let dequantize = |(i, v): (usize, f64)| {
         let at = spread.at(i);
-        let difference = rounded(wide, (v - zeros.as_ref().map_or(0, |z| z[at])) as f64);
+        let difference = rounded(wide, v - zeros.as_ref().map_or(0.0, |z| z[at]));
         rounded(wide, difference * scales[at])
     };
-    let y: Vec<f64> = to_i128s(x).into_iter().enumerate().map(dequantize).collect();
+    let y: Vec<f64> = x.to_f64s().into_iter().enumerate().map(dequantize).collect();
     Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 
@@ -186,25 +228,37 @@ fn sample_scaled(rng: &mut Rng, dtype: DType, scale: DType, quantized: DType, ra
     Sample { attrs, inputs, n_outputs: 1 }
 }
 
+/// A type for scales, and the type that data of `float` has with it.
+fn sample_types(rng: &mut Rng) -> (DType, DType) {
+    let float = crate::samples::float(rng);
+    match rng.below(6) {
+        0 => (DType::I32, float),
+        1 => (float, DType::F8E8M0),
+        _ => (float, float),
+    }
+}
+
 fn sample_quantize(rng: &mut Rng) -> Sample {
     let dtype = *rng.pick(QUANTISED);
-    let float = crate::samples::float(rng);
-    let x = *rng.pick(&[float, DType::I32]);
-    let mut sample = sample_scaled(rng, x, float, dtype, (-20.0, 20.0));
+    let (x, scale) = sample_types(rng);
+    let mut sample = sample_scaled(rng, x, scale, dtype, (-20.0, 20.0));
     if sample.inputs.len() == 2 && rng.below(2) == 0 {
         sample.attrs.set("output_dtype", dtype);
     }
     if rng.below(4) == 0 {
         sample.attrs.set("precision", DType::F32);
     }
+    if rng.below(4) == 0 {
+        sample.attrs.set("saturate", 0i64);
+    }
     sample
 }
 
 fn sample_dequantize(rng: &mut Rng) -> Sample {
-    let dtype = *rng.pick(&[DType::I8, DType::U8, DType::I16, DType::U16, DType::I32]);
-    let float = crate::samples::float(rng);
-    let mut sample = sample_scaled(rng, dtype, float, dtype, (0.0, 127.0));
-    if rng.below(4) == 0 {
+    let dtype = if rng.below(4) == 0 { DType::I32 } else { *rng.pick(QUANTISED) };
+    let (_, scale) = sample_types(rng);
+    let mut sample = sample_scaled(rng, dtype, scale, dtype, (0.0, 127.0));
+    if scale == DType::F8E8M0 || rng.below(4) == 0 {
         sample.attrs.set("output_dtype", DType::F16);
     }
     sample

@@ -1,9 +1,9 @@
 //! `dynamic_quantize_linear`: scale and zero point from the range of the data itself.
 
 use crate::common::{
-    PLAIN, between, exactly, from_f64s, from_i64s, input, n_out, onnx, sample_of, tensor, type_error, work,
+    PLAIN, between, exactly, from_f64s, input, n_out, onnx, sample_of, tensor, type_error, work,
 };
-use crate::quantize::saturated;
+use crate::quantize::quantised;
 use partita_ir::diag::Diag;
 use partita_ir::op::{EvalCtx, InferCtx, OpDef, Rng, Sample};
 use partita_ir::types::Type;
@@ -57,10 +57,10 @@ fn eval(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let low = values.iter().copied().fold(0.0, f32::min);
     let high = values.iter().copied().fold(0.0, f32::max);
     let (scale, zero) = parameters(low, high);
-    let y: Vec<i64> =
-        values.iter().map(|v| saturated(DType::U8, f64::from(v / scale), zero as i128)).collect();
+    let y: Vec<f64> =
+        values.iter().map(|v| quantised(DType::U8, f64::from(v / scale), f64::from(zero))).collect();
     let all = [
-        from_i64s(DType::U8, x.shape(), &y)?,
+        from_f64s(DType::U8, x.shape(), &y)?,
         from_f64s(DType::F32, &[], &[f64::from(scale)])?,
         from_f64s(DType::U8, &[], &[f64::from(zero)])?,
     ];
