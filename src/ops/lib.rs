@@ -20,6 +20,7 @@ pub mod content;
 mod control;
 mod conv;
 mod conv_transpose;
+mod convert;
 mod dynamic;
 mod einsum;
 pub mod elements;
@@ -32,7 +33,10 @@ mod logic;
 mod matmul;
 mod norm;
 mod pool;
+mod qlinear_conv;
+mod qlinear_matmul;
 mod quantize;
+mod quantize_dynamic;
 mod reduce;
 mod resample;
 mod reshape;
@@ -40,11 +44,13 @@ mod resize;
 mod rotary;
 pub mod samples;
 pub mod scalar;
+mod scales;
 mod scatter;
 mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
+mod text_numbers;
 mod unary;
 mod window;
 
@@ -71,7 +77,10 @@ const FAMILIES: &[&[&OpDef]] = &[
     matmul::ROWS,
     norm::ROWS,
     pool::ROWS,
+    qlinear_conv::ROWS,
+    qlinear_matmul::ROWS,
     quantize::ROWS,
+    quantize_dynamic::ROWS,
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
