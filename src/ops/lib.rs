@@ -23,6 +23,7 @@ mod contrib_nbits;
 mod contrib_qlinear;
 mod contrib_qmatmul;
 mod contrib_qpool;
+mod control;
 mod conv;
 mod conv_transpose;
 mod dynamic;
@@ -68,6 +69,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     contrib_qlinear::ROWS,
     contrib_qmatmul::ROWS,
     contrib_qpool::ROWS,
+    control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
     dynamic::ROWS,
