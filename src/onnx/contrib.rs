@@ -6,6 +6,7 @@
 mod fused;
 mod norm;
 mod plain;
+mod quantized;
 
 use crate::adapt::NEWEST_OPSET;
 use crate::call::{Call, Emit};
@@ -25,6 +26,7 @@ const RULES: &[(&str, Rule)] = &[
     ("BiasSplitGelu", plain::bias_split_gelu),
     ("ConvTransposeWithDynamicPads", fused::conv_transpose),
     ("DequantizeLinear", plain::dequantize_linear),
+    ("DynamicQuantizeMatMul", quantized::dynamic_quantize_matmul),
     ("EmbedLayerNormalization", norm::embed),
     ("ExpandDims", plain::expand_dims),
     ("FastGelu", plain::fast_gelu),
@@ -38,10 +40,12 @@ const RULES: &[(&str, Rule)] = &[
     ("GridSample", plain::grid_sample),
     ("GroupNorm", norm::group),
     ("MatMulInteger16", plain::matmul_integer_16),
+    ("MatMulIntegerToFloat", quantized::matmul_integer_to_float),
     ("NhwcMaxPool", plain::nhwc_max_pool),
     ("Pad", plain::pad),
     ("QEmbedLayerNormalization", norm::quantized_embed),
     ("QLinearConv", plain::qlinear_conv),
+    ("QLinearReduceMean", quantized::reduce_mean),
     ("QuantizeLinear", plain::quantize_linear),
     ("QuickGelu", plain::quick_gelu),
     ("Range", plain::range),

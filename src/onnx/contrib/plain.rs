@@ -84,7 +84,7 @@ pub(super) fn pad(call: &mut Call, s: &mut Steps) -> Made {
 }
 
 /// A list of one as a scalar.
-fn scalar(value: ValueId, s: &mut Steps) -> Result<ValueId, Diag> {
+pub(super) fn scalar(value: ValueId, s: &mut Steps) -> Result<ValueId, Diag> {
     if s.rank(value) == 0 {
         return Ok(value);
     }
