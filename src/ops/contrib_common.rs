@@ -124,19 +124,6 @@ pub(crate) fn want_dtype(ctx: &InferCtx, n: usize, dtype: DType) -> Result<(), D
     }
 }
 
-/// Checks that operand `n`, where it is given, has the element type `dtype` and the shape `shape`.
-///
-/// # Errors
-/// `V020` when it does not.
-pub(crate) fn want_shape(ctx: &InferCtx, n: usize, dtype: DType, shape: &[Dim]) -> Result<(), Diag> {
-    let Some(ty) = optional_type(ctx, n) else { return Ok(()) };
-    let fits = ty.rank() == shape.len() && ty.shape.iter().zip(shape).all(|(a, b)| may_equal(a, b));
-    if ty.dtype == dtype && fits {
-        return Ok(());
-    }
-    let want = partita_ir::types::Type::new(dtype, shape.to_vec());
-    Err(type_error(format!("operand {n} must be {want}, it is {ty}")))
-}
 
 /// A scale of about one hundredth of the values' range.
 pub(crate) fn sample_scale(rng: &mut Rng) -> Tensor {

@@ -26,7 +26,7 @@ const BINARY: OpDef = OpDef {
     name: "",
     doc: "",
     onnx: &[],
-    inputs: between(7, 8),
+    inputs: between(2, 8),
     outputs: exactly(1),
     attrs: &[],
     traits: PLAIN,
@@ -41,7 +41,7 @@ const BINARY: OpDef = OpDef {
 
 /// One quantized operand.
 const UNARY: OpDef =
-    OpDef { inputs: between(4, 5), infer: infer_unary, sample: sample_unary, traits: ELEMENTWISE, ..BINARY };
+    OpDef { inputs: between(2, 5), infer: infer_unary, sample: sample_unary, traits: ELEMENTWISE, ..BINARY };
 
 static ADD: OpDef = OpDef {
     name: "qlinear_add",
@@ -87,7 +87,7 @@ static SOFTMAX: OpDef = OpDef {
     name: "qlinear_softmax",
     doc: "softmax over 8-bit numbers along `axis` (before opset 13: over all axes from `axis`).",
     onnx: &[ms("QLinearSoftmax")],
-    inputs: exactly(5),
+    inputs: between(2, 5),
     attrs: &[attr("axis", AttrKind::Int), required("opset", AttrKind::Int)],
     traits: PLAIN,
     infer: infer_softmax,
@@ -196,7 +196,7 @@ fn map(ctx: &EvalCtx, f: impl Fn(f32) -> f32) -> Result<Vec<Tensor>, Diag> {
 /// The axes of one distribution.
 fn softmax_lines(attrs: &Attrs, rank: usize) -> Result<(usize, usize), Diag> {
     let newer = attrs.int_or("opset", 13) >= 13;
-    let axis = attrs.int_or("axis", if newer { -1 } else { 1 });
+    let axis = attrs.int_or("axis", -1);
     // Before opset 13 the axis may stand behind the last one: nothing is left to sum over.
     if !newer && axis == rank as i64 {
         return Ok((rank, rank));

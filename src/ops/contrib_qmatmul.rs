@@ -21,7 +21,7 @@ static QGEMM: OpDef = OpDef {
     name: "qgemm",
     doc: "alpha * a' * b' + c over 8-bit matrices; the result is f32, or 8-bit with its own scale.",
     onnx: &[ms("QGemm")],
-    inputs: between(6, 9),
+    inputs: between(2, 9),
     outputs: exactly(1),
     attrs: &[attr("alpha", AttrKind::Float), attr("trans_a", AttrKind::Int), attr("trans_b", AttrKind::Int)],
     traits: PLAIN,

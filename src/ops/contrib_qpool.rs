@@ -25,7 +25,7 @@ static AVERAGE_POOL: OpDef = OpDef {
     name: "qlinear_average_pool",
     doc: "mean under a sliding window over 8-bit numbers with scale and zero point.",
     onnx: &[ms("QLinearAveragePool")],
-    inputs: between(4, 5),
+    inputs: between(2, 5),
     outputs: exactly(1),
     attrs: &[
         attr("auto_pad", AttrKind::Str),
