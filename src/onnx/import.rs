@@ -321,6 +321,9 @@ impl<'a> Importer<'a> {
             }
         }
         let call = Call { inputs, ..self.call(flat, attrs, version, at) };
+        if crate::contrib::knows(&call.domain, &call.op_type) {
+            return crate::contrib::rewrite(call, &mut self.emit);
+        }
         let call = adapt(call, &mut self.emit)?;
         self.emit.call(call)
     }
@@ -342,7 +345,8 @@ impl<'a> Importer<'a> {
     fn known_op(&self, flat: &Flat, attrs: BTreeMap<String, Attr>, at: usize) -> Result<(), Diag> {
         let call = self.call(flat, attrs, flat.opsets.get("").copied().unwrap_or(0), at);
         let older = matches!(call.op_type.as_str(), "Scatter" | "Upsample");
-        let known = older || self.emit.row(&call.domain, &call.op_type).is_some();
+        let rewritten = crate::contrib::knows(&call.domain, &call.op_type);
+        let known = older || rewritten || self.emit.row(&call.domain, &call.op_type).is_some();
         if known { Ok(()) } else { Err(self.emit.unknown(&call)) }
     }
 

@@ -17,6 +17,12 @@ mod cast;
 mod channel_norm;
 pub mod common;
 pub mod content;
+mod contrib_common;
+mod contrib_geometry;
+mod contrib_nbits;
+mod contrib_qlinear;
+mod contrib_qmatmul;
+mod contrib_qpool;
 mod control;
 mod conv;
 mod conv_transpose;
@@ -64,6 +70,11 @@ const FAMILIES: &[&[&OpDef]] = &[
     binary::ROWS,
     cast::ROWS,
     channel_norm::ROWS,
+    contrib_geometry::ROWS,
+    contrib_nbits::ROWS,
+    contrib_qlinear::ROWS,
+    contrib_qmatmul::ROWS,
+    contrib_qpool::ROWS,
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
