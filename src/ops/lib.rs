@@ -12,8 +12,10 @@
 
 mod activation;
 mod attention;
+mod attention_sample;
 mod binary;
 mod cast;
+mod causal_conv;
 mod channel_norm;
 pub mod common;
 pub mod content;
@@ -32,9 +34,11 @@ mod einsum;
 pub mod elements;
 mod eval;
 mod fill;
+mod flex_attention;
 mod gather;
 mod global_pool;
 mod layout;
+mod linear_attention;
 mod logic;
 mod matmul;
 mod norm;
@@ -52,11 +56,14 @@ pub mod samples;
 pub mod scalar;
 mod scales;
 mod scatter;
+mod sdpa;
 mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
 mod text_numbers;
+mod swiglu;
+mod tensor_scatter;
 mod unary;
 mod window;
 
@@ -69,6 +76,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     attention::ROWS,
     binary::ROWS,
     cast::ROWS,
+    causal_conv::ROWS,
     channel_norm::ROWS,
     contrib_geometry::ROWS,
     contrib_nbits::ROWS,
@@ -81,9 +89,11 @@ const FAMILIES: &[&[&OpDef]] = &[
     dynamic::ROWS,
     einsum::ROWS,
     fill::ROWS,
+    flex_attention::ROWS,
     gather::ROWS,
     global_pool::ROWS,
     layout::ROWS,
+    linear_attention::ROWS,
     logic::ROWS,
     matmul::ROWS,
     norm::ROWS,
@@ -100,6 +110,8 @@ const FAMILIES: &[&[&OpDef]] = &[
     select::ROWS,
     slice::ROWS,
     softmax::ROWS,
+    swiglu::ROWS,
+    tensor_scatter::ROWS,
     unary::ROWS,
 ];
 
