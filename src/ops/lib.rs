@@ -29,6 +29,15 @@ mod global_pool;
 mod layout;
 mod logic;
 mod matmul;
+mod ml_common;
+mod ml_features;
+mod ml_forest;
+mod ml_linear;
+mod ml_scale;
+mod ml_svm;
+mod ml_tree_lists;
+mod ml_tree_samples;
+mod ml_trees;
 mod norm;
 mod pool;
 mod quantize;
@@ -67,6 +76,11 @@ const FAMILIES: &[&[&OpDef]] = &[
     layout::ROWS,
     logic::ROWS,
     matmul::ROWS,
+    ml_features::ROWS,
+    ml_linear::ROWS,
+    ml_scale::ROWS,
+    ml_svm::ROWS,
+    ml_trees::ROWS,
     norm::ROWS,
     pool::ROWS,
     quantize::ROWS,
