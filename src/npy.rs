@@ -33,13 +33,15 @@ fn descr(dtype: DType) -> &'static str {
         DType::F32 => "<f4",
         DType::F16 => "<f2",
         DType::F64 => "<f8",
-        DType::I8 => "|i1",
+        DType::I8 | DType::I4 | DType::I2 => "|i1",
         DType::I16 => "<i2",
         DType::I32 => "<i4",
         DType::I64 => "<i8",
-        DType::U8 => "|u1",
+        // Small floats have no name there; they are written as their codes.
+        DType::U8 | DType::U4 | DType::U2 | DType::F4E2M1 | DType::F8E8M0 => "|u1",
+        DType::F8E4M3fn | DType::F8E4M3fnuz | DType::F8E5M2 | DType::F8E5M2fnuz => "|u1",
         DType::U16 | DType::Bf16 => "<u2",
-        DType::U32 => "<u4",
+        DType::U32 | DType::Str => "<u4",
         DType::U64 => "<u8",
         DType::Bool => "|b1",
     }

@@ -10,15 +10,15 @@
 //! `builder` (nodes with inferred types), `verify`, `interp`, `text`.
 
 pub mod attr;
+pub mod budget;
 pub mod builder;
-pub mod datum;
+pub mod data;
 pub mod diag;
 pub mod dim;
 pub mod graph;
 pub mod interp;
 pub mod op;
 pub mod region;
-pub mod tensor;
 pub mod text;
 pub mod tile;
 pub mod types;
@@ -26,14 +26,13 @@ pub mod verify;
 pub mod work;
 
 pub use attr::{Attr, Attrs};
+pub use budget::{Budget, RunLimits};
 pub use builder::Builder;
-pub use datum::Datum;
 pub use diag::{Diag, Place};
 pub use dim::Dim;
 pub use graph::{Graph, NodeId, Source, ValueId};
 pub use op::{OpDef, OpRef, Registry};
-pub use partita_plan::ElementType as DType;
+pub use partita_plan::{Bytes, Datum, ElementType as DType, Tensor, tensor};
 pub use region::{Region, RegionKind, Regions};
-pub use tensor::{Bytes, Tensor};
-pub use types::{Content, Type};
+pub use types::{Content, Form, Type};
 pub use work::{Work, WorkKind};

@@ -17,6 +17,7 @@ mod cast;
 mod channel_norm;
 pub mod common;
 pub mod content;
+mod control;
 mod conv;
 mod conv_transpose;
 mod dynamic;
@@ -66,6 +67,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     binary::ROWS,
     cast::ROWS,
     channel_norm::ROWS,
+    control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
     dynamic::ROWS,

@@ -9,11 +9,12 @@
 //! **Reading order.** This file (the messages), `dim` (sizes with symbols), `tile` (elementwise programs),
 //! `limits`, `order` (which step happens before which), `reserve` (when a value needs its bytes), `memory`
 //! (lifetimes to offsets), `file` and `scan` (encode and bounded decode), `check` with `check_flow` and
-//! `check_memory`, `text`.
+//! `check_memory`, `text`. Beside them what runs: `tensor`, `datum`, `small_float`.
 
 pub mod check;
 mod check_flow;
 mod check_memory;
+pub mod datum;
 pub mod dim;
 pub mod dtype;
 pub mod error;
@@ -23,15 +24,19 @@ pub mod memory;
 pub mod order;
 pub mod reserve;
 mod scan;
+pub mod small_float;
+pub mod tensor;
 pub mod text;
 pub mod tile;
 pub mod tile_eval;
 
+pub use datum::Datum;
 pub use dim::{DimExpr, DimOp};
 pub use dtype::ElementType;
 pub use error::PlanError;
 pub use file::PlanFile;
 pub use order::Order;
+pub use tensor::{Bytes, Tensor};
 pub use tile::{TileInstr, TileProgram};
 
 use prost::Message;
