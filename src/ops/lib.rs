@@ -31,6 +31,7 @@ mod layout;
 mod logic;
 mod matmul;
 mod ml_common;
+mod ml_encode;
 mod ml_features;
 mod ml_forest;
 mod ml_linear;
@@ -78,6 +79,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     layout::ROWS,
     logic::ROWS,
     matmul::ROWS,
+    ml_encode::ROWS,
     ml_features::ROWS,
     ml_linear::ROWS,
     ml_scale::ROWS,

@@ -1,7 +1,7 @@
 //! What the operators of ONNX's classical machine-learning domain share: names, readers of attributes and feature
 //! rows, class labels, and the transforms of scores.
 
-use crate::common::{attr, attr_error, type_error, unsupported};
+use crate::common::{attr, attr_error, type_error};
 use partita_ir::attr::{Attr, Attrs};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrDef, AttrKind, OnnxName};
@@ -24,14 +24,6 @@ pub(crate) fn floats(attrs: &Attrs, name: &str) -> Option<Vec<f64>> {
     match attrs.get(name) {
         Some(Attr::Floats(v)) => Some(v.iter().map(|&v| f64::from(v)).collect()),
         _ => attrs.tensor(&format!("{name}_as_tensor")).map(Tensor::to_f64s),
-    }
-}
-
-/// The texts of attribute `name`.
-pub(crate) fn texts<'a>(attrs: &'a Attrs, name: &str) -> Option<&'a [String]> {
-    match attrs.get(name) {
-        Some(Attr::Strs(v)) => Some(v),
-        _ => None,
     }
 }
 
@@ -103,7 +95,7 @@ impl Labels {
     /// # Errors
     /// `V021` when there are none.
     pub(crate) fn read(attrs: &Attrs, ints_name: &str) -> Result<Self, Diag> {
-        let strs = texts(attrs, "classlabels_strings").filter(|s| !s.is_empty());
+        let strs = attrs.strs("classlabels_strings").filter(|s| !s.is_empty());
         match (strs, attrs.ints(ints_name)) {
             (Some(strs), _) => Ok(Self::Strs(strs.to_vec())),
             (None, Some(ints)) if !ints.is_empty() => Ok(Self::Ints(ints)),
@@ -120,28 +112,29 @@ impl Labels {
     }
 
     /// Element type of a tensor of labels.
-    ///
-    /// # Errors
-    /// `U001` for texts.
-    pub(crate) fn dtype(&self) -> Result<DType, Diag> {
+    pub(crate) fn dtype(&self) -> DType {
         match self {
-            Self::Ints(_) => Ok(DType::I64),
-            Self::Strs(_) => Err(unsupported("labels that are text are not supported")),
+            Self::Ints(_) => DType::I64,
+            Self::Strs(_) => DType::Str,
         }
     }
 
     /// The labels numbered `picks`, as a vector.
     ///
     /// # Errors
-    /// `U001` for texts.
+    /// `V020` when there are too many.
     pub(crate) fn vector(&self, picks: &[usize]) -> Result<Tensor, Diag> {
-        match self {
+        let vector = match self {
             Self::Ints(labels) => {
                 let picked: Vec<i64> = picks.iter().map(|&p| labels[p]).collect();
-                crate::common::from_i64s(DType::I64, &[picks.len()], &picked)
+                Tensor::from_slice(&[picks.len()], &picked)
             }
-            Self::Strs(_) => Err(unsupported("labels that are text are not supported")),
-        }
+            Self::Strs(labels) => {
+                let picked: Vec<&str> = picks.iter().map(|&p| labels[p].as_str()).collect();
+                Tensor::from_strings(&[picks.len()], &picked)
+            }
+        };
+        vector.ok_or_else(|| type_error("a result has the wrong number of elements"))
     }
 
     /// The labels of a yes-or-no score: (no, yes). With two labels those; with fewer 0 and 1.

@@ -163,7 +163,7 @@ fn infer_classifier(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     model.check(&features)?;
     let (labels, columns) = shape_of_classes(ctx.attrs, &model)?;
     let types =
-        vec![Type::new(labels.dtype()?, [rows.clone()]), Type::new(DType::F32, [rows, columns.into()])];
+        vec![Type::new(labels.dtype(), [rows.clone()]), Type::new(DType::F32, [rows, columns.into()])];
     Ok(types.into_iter().take(ctx.n_outputs.max(1)).collect())
 }
 

@@ -405,7 +405,7 @@ fn infer_classifier(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let model = Classifier::read(ctx.attrs)?;
     model.vectors.check(&features)?;
     let types = vec![
-        Type::new(model.labels.dtype()?, [rows.clone()]),
+        Type::new(model.labels.dtype(), [rows.clone()]),
         Type::new(DType::F32, [rows, model.columns().into()]),
     ];
     Ok(types.into_iter().take(ctx.n_outputs.max(1)).collect())

@@ -1,7 +1,7 @@
 //! From the parallel lists of attributes that describe trees in ONNX to the parts of a forest.
 
 use crate::common::attr_error;
-use crate::ml_common::{floats, texts};
+use crate::ml_common::floats;
 use crate::ml_forest::{Aggregate, Link, Mode, Parts, Split};
 use partita_ir::Tensor;
 use partita_ir::attr::Attrs;
@@ -158,7 +158,7 @@ pub(crate) fn older_parts(attrs: &Attrs, names: VoteNames, n_targets: usize) -> 
     let ids = Ids::read(attrs)?;
     let n = ids.keys.len();
     let modes: Option<Vec<Option<Mode>>> =
-        texts(attrs, "nodes_modes").unwrap_or_default().iter().map(|m| Mode::named(m)).collect();
+        attrs.strs("nodes_modes").unwrap_or_default().iter().map(|m| Mode::named(m)).collect();
     let modes = modes.ok_or_else(|| attr_error("nodes_modes holds an unknown mode"))?;
     let modes = sized(Some(modes), n, "nodes_modes")?;
     let links = number(&modes);

@@ -170,7 +170,7 @@ fn infer_classifier(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let labels = Labels::read(ctx.attrs, "classlabels_int64s")?;
     let rows = checked_rows(ctx)?;
     let scores = Type::new(DType::F32, [rows.clone(), labels.len().into()]);
-    let types = vec![Type::new(labels.dtype()?, [rows]), scores];
+    let types = vec![Type::new(labels.dtype(), [rows]), scores];
     Ok(types.into_iter().take(ctx.n_outputs.max(1)).collect())
 }
 
