@@ -41,6 +41,16 @@ mod layout;
 mod linear_attention;
 mod logic;
 mod matmul;
+mod ml_common;
+mod ml_encode;
+mod ml_features;
+mod ml_forest;
+mod ml_linear;
+mod ml_scale;
+mod ml_svm;
+mod ml_tree_lists;
+mod ml_tree_samples;
+mod ml_trees;
 mod norm;
 mod pool;
 mod qlinear_conv;
@@ -96,6 +106,12 @@ const FAMILIES: &[&[&OpDef]] = &[
     linear_attention::ROWS,
     logic::ROWS,
     matmul::ROWS,
+    ml_encode::ROWS,
+    ml_features::ROWS,
+    ml_linear::ROWS,
+    ml_scale::ROWS,
+    ml_svm::ROWS,
+    ml_trees::ROWS,
     norm::ROWS,
     pool::ROWS,
     qlinear_conv::ROWS,
