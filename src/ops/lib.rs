@@ -12,6 +12,7 @@
 
 mod activation;
 mod attention;
+mod batch_training;
 mod binary;
 mod cast;
 mod channel_norm;
@@ -19,6 +20,7 @@ pub mod common;
 pub mod content;
 mod conv;
 mod conv_transpose;
+mod dropout;
 mod dynamic;
 mod einsum;
 pub mod elements;
@@ -28,14 +30,20 @@ mod gather;
 mod global_pool;
 mod layout;
 mod logic;
+mod loss;
+mod lp_norm;
 mod matmul;
 mod norm;
+mod optimizer;
 mod pool;
 mod quantize;
+mod random;
 mod reduce;
 mod resample;
 mod reshape;
 mod resize;
+mod rnn;
+mod rnn_cell;
 mod rotary;
 pub mod samples;
 pub mod scalar;
@@ -44,6 +52,7 @@ mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
+mod twister;
 mod unary;
 mod window;
 
@@ -59,6 +68,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     channel_norm::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    dropout::ROWS,
     dynamic::ROWS,
     einsum::ROWS,
     fill::ROWS,
@@ -66,13 +76,18 @@ const FAMILIES: &[&[&OpDef]] = &[
     global_pool::ROWS,
     layout::ROWS,
     logic::ROWS,
+    loss::ROWS,
+    lp_norm::ROWS,
     matmul::ROWS,
     norm::ROWS,
+    optimizer::ROWS,
     pool::ROWS,
     quantize::ROWS,
+    random::ROWS,
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
+    rnn::ROWS,
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,

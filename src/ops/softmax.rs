@@ -75,7 +75,7 @@ pub(crate) fn softmax(line: &[f64]) -> Vec<f64> {
     powers.into_iter().map(|p| p / sum).collect()
 }
 
-fn log_softmax(line: &[f64]) -> Vec<f64> {
+pub(crate) fn log_softmax(line: &[f64]) -> Vec<f64> {
     let max = largest(line);
     let log_sum = libm::log(line.iter().map(|v| libm::exp(v - max)).sum());
     line.iter().map(|v| v - max - log_sum).collect()
