@@ -147,6 +147,9 @@ fn infer_batch_norm(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     if ctx.attrs.flag("training_mode") {
         return crate::batch_training::infer(ctx);
     }
+    if ctx.n_outputs > 1 {
+        return Err(attr_error("statistics are results in training mode only").hint("set training_mode to 1"));
+    }
     Ok(vec![with_channels(ctx, 2)?.clone()])
 }
 

@@ -31,7 +31,6 @@ mod global_pool;
 mod layout;
 mod logic;
 mod loss;
-mod lp_norm;
 mod matmul;
 mod norm;
 mod optimizer;
@@ -77,7 +76,6 @@ const FAMILIES: &[&[&OpDef]] = &[
     layout::ROWS,
     logic::ROWS,
     loss::ROWS,
-    lp_norm::ROWS,
     matmul::ROWS,
     norm::ROWS,
     optimizer::ROWS,

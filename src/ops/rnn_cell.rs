@@ -1,6 +1,6 @@
 //! One step of each recurrent cell, in f64.
 
-use crate::common::{attr_error, type_error};
+use crate::common::{attr_error, type_error, unsupported};
 use partita_ir::attr::{Attr, Attrs};
 use partita_ir::diag::Diag;
 
@@ -64,7 +64,8 @@ const ACTIVATIONS: &[ActivationRow] = &[
     ("hardsigmoid", 2, (0.2, 0.5), |v, a, b| (a * v + b).clamp(0.0, 1.0)),
     ("leakyrelu", 1, (0.01, 0.0), |v, a, _| if v < 0.0 { a * v } else { v }),
     ("relu", 0, (0.0, 0.0), |v, _, _| if v < 0.0 { 0.0 } else { v }),
-    ("scaledtanh", 2, (1.0, 1.0), |v, a, b| a * libm::tanh(b * v)),
+    // There is no operator to take defaults from.
+    ("scaledtanh", 2, (f64::NAN, f64::NAN), |v, a, b| a * libm::tanh(b * v)),
     ("sigmoid", 0, (0.0, 0.0), |v, _, _| sigmoid(v)),
     ("softplus", 0, (0.0, 0.0), |v, _, _| softplus(v)),
     ("softsign", 0, (0.0, 0.0), |v, _, _| v / (1.0 + v.abs())),
@@ -100,6 +101,9 @@ pub(crate) fn activations(attrs: &Attrs, kind: Kind, n_directions: usize) -> Res
             *row.ok_or_else(|| attr_error(format!("activation function \"{name}\" is not known")))?;
         let alpha = if n > 0 { alphas.next().map_or(alpha, f64::from) } else { alpha };
         let beta = if n > 1 { betas.next().map_or(beta, f64::from) } else { beta };
+        if alpha.is_nan() || beta.is_nan() {
+            return Err(unsupported(format!("{name} without its parameters is not defined")));
+        }
         Ok(Activation { f, alpha, beta })
     };
     names.iter().map(&mut one).collect()
