@@ -13,6 +13,7 @@
 mod activation;
 mod attention;
 mod attention_sample;
+mod batch_training;
 mod binary;
 mod cast;
 mod causal_conv;
@@ -29,6 +30,7 @@ mod control;
 mod conv;
 mod conv_transpose;
 mod convert;
+mod dropout;
 mod dynamic;
 mod einsum;
 pub mod elements;
@@ -40,6 +42,7 @@ mod global_pool;
 mod layout;
 mod linear_attention;
 mod logic;
+mod loss;
 mod matmul;
 mod ml_common;
 mod ml_encode;
@@ -52,15 +55,19 @@ mod ml_tree_lists;
 mod ml_tree_samples;
 mod ml_trees;
 mod norm;
+mod optimizer;
 mod pool;
 mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize;
 mod quantize_dynamic;
+mod random;
 mod reduce;
 mod resample;
 mod reshape;
 mod resize;
+mod rnn;
+mod rnn_cell;
 mod rotary;
 pub mod samples;
 pub mod scalar;
@@ -74,6 +81,7 @@ mod softmax;
 mod text_numbers;
 mod swiglu;
 mod tensor_scatter;
+mod twister;
 mod unary;
 mod window;
 
@@ -96,6 +104,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    dropout::ROWS,
     dynamic::ROWS,
     einsum::ROWS,
     fill::ROWS,
@@ -105,6 +114,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
+    loss::ROWS,
     matmul::ROWS,
     ml_encode::ROWS,
     ml_features::ROWS,
@@ -113,14 +123,17 @@ const FAMILIES: &[&[&OpDef]] = &[
     ml_svm::ROWS,
     ml_trees::ROWS,
     norm::ROWS,
+    optimizer::ROWS,
     pool::ROWS,
     qlinear_conv::ROWS,
     qlinear_matmul::ROWS,
     quantize::ROWS,
     quantize_dynamic::ROWS,
+    random::ROWS,
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
+    rnn::ROWS,
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
