@@ -13,21 +13,30 @@
 mod activation;
 mod attention;
 mod binary;
+mod boxes;
 mod cast;
 mod channel_norm;
 pub mod common;
 pub mod content;
 mod conv;
 mod conv_transpose;
+mod crop;
+mod deform_conv;
+mod det;
 mod dynamic;
 mod einsum;
 pub mod elements;
 mod eval;
+mod fft;
 mod fill;
+mod fold;
+mod fourier;
 mod gather;
 mod global_pool;
+mod grid;
 mod layout;
 mod logic;
+mod lp_norm;
 mod matmul;
 mod norm;
 mod pool;
@@ -36,6 +45,7 @@ mod reduce;
 mod resample;
 mod reshape;
 mod resize;
+mod roi;
 mod rotary;
 pub mod samples;
 pub mod scalar;
@@ -44,6 +54,7 @@ mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
+mod spectrum;
 mod unary;
 mod window;
 
@@ -55,17 +66,25 @@ const FAMILIES: &[&[&OpDef]] = &[
     activation::ROWS,
     attention::ROWS,
     binary::ROWS,
+    boxes::ROWS,
     cast::ROWS,
     channel_norm::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    crop::ROWS,
+    deform_conv::ROWS,
+    det::ROWS,
     dynamic::ROWS,
     einsum::ROWS,
     fill::ROWS,
+    fold::ROWS,
+    fourier::ROWS,
     gather::ROWS,
     global_pool::ROWS,
+    grid::ROWS,
     layout::ROWS,
     logic::ROWS,
+    lp_norm::ROWS,
     matmul::ROWS,
     norm::ROWS,
     pool::ROWS,
@@ -73,11 +92,13 @@ const FAMILIES: &[&[&OpDef]] = &[
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
+    roi::ROWS,
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
     slice::ROWS,
     softmax::ROWS,
+    spectrum::ROWS,
     unary::ROWS,
 ];
 
