@@ -354,16 +354,16 @@ fn sample_resize(rng: &mut Rng) -> Sample {
     let scales: Vec<f32> =
         vec![1.0, 1.0, *rng.pick(&[2.0, 1.5, 0.5, 0.75]), *rng.pick(&[2.0, 3.0, 0.5, 1.25])];
     let sizes = [1, shape[1] as i64, rng.int(1, 7), rng.int(1, 7)];
-    match rng.below(4) {
+    match rng.below(5) {
         0 => attrs.set("scales", scales),
         1 => attrs.set("sizes", sizes.to_vec()),
         2 => inputs.extend([None, Tensor::from_slice(&[4], &scales)]),
+        3 => inputs.extend([None, None, Tensor::from_slice(&[4], &sizes)]),
         _ => {
-            attrs.set(
-                "keep_aspect_ratio_policy",
-                *rng.pick(&["stretch", "stretch", "not_larger", "not_smaller"]),
-            );
-            inputs.extend([None, None, Tensor::from_slice(&[4], &sizes)]);
+            // Sizes large enough that no axis shrinks to nothing.
+            attrs.set("axes", vec![2i64, -1]);
+            attrs.set("keep_aspect_ratio_policy", *rng.pick(&["not_larger", "not_smaller"]));
+            inputs.extend([None, None, Tensor::from_slice(&[2], &[rng.int(3, 7), rng.int(3, 7)])]);
         }
     }
     Sample { attrs, inputs, n_outputs: 1 }
