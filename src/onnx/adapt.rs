@@ -90,12 +90,15 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("DFT", 20, default_axis_one),
     ("DequantizeLinear", i64::MAX, types_not_stated),
     ("Dropout", 12, dropout_mode),
+    ("GlobalLpPool", 2, whole_exponent),
     ("GridSample", 20, grid_modes),
     ("GroupNormalization", 21, scale_per_channel),
     ("Hardmax", 13, over_flattened),
     ("LogSoftmax", 13, over_flattened),
+    ("LpPool", 2, whole_exponent),
     ("QuantizeLinear", i64::MAX, types_not_stated),
     ("Resize", 11, resize_10),
+    ("RoiAlign", 16, whole_pixels),
     ("Scatter", i64::MAX, renamed_scatter),
     ("Softmax", 13, over_flattened),
     ("Split", 18, equal_parts),
@@ -362,21 +365,43 @@ fn over_flattened(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
 }
 
 /// Before opset 11 the second operand was `scales`, the origin was the corner, and the nearest element was the
-/// one below when growing and the one above when shrinking.
+/// one below where an axis grows and the one above where it shrinks.
 fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
-    let scales = call.input(1);
+    let scales = need(&call, 1)?;
     call.inputs.truncate(1);
-    let mut shrinks = false;
-    if let Some(scales) = scales {
-        let known = emit.builder.graph().as_const(scales).map(Tensor::to_f64s).unwrap_or_default();
-        shrinks = known.iter().any(|s| *s < 1.0);
-        if shrinks && known.iter().any(|s| *s > 1.0) {
-            return Err(Diag::new("U001", "Resize that grows one axis and shrinks another needs opset 11"));
-        }
-        call.set_input(2, scales);
-    }
+    call.set_input(2, scales);
     call.attrs.insert("coordinate_transformation_mode".to_owned(), Attr::from("asymmetric"));
+    if call.attrs.get("mode").is_some_and(|m| *m != Attr::from("nearest")) {
+        return Ok(call);
+    }
+    let Some(known) = emit.builder.graph().as_const(scales).map(Tensor::to_f64s) else {
+        return Err(Diag::new("U001", "the scales of Resize before opset 11 must be constant"));
+    };
+    let (grows, shrinks) = (known.iter().any(|s| *s > 1.0), known.iter().any(|s| *s < 1.0));
+    if grows && shrinks {
+        // Axes do not influence each other, so some can be resized first.
+        let grown = with_scales(call.clone(), known.iter().map(|s| s.max(1.0)), "floor", emit)?;
+        let grown = emit.step(grown, "Resize")?;
+        call.set_input(0, grown);
+        return with_scales(call, known.iter().map(|s| s.min(1.0)), "ceil", emit);
+    }
     let nearest = if shrinks { "ceil" } else { "floor" };
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from(nearest));
+    Ok(call)
+}
+
+/// The resize with other scales and nearest mode.
+fn with_scales(
+    mut call: Call,
+    scales: impl Iterator<Item = f64>,
+    nearest: &str,
+    emit: &mut Emit,
+) -> Result<Call, Diag> {
+    let scales: Vec<f64> = scales.collect();
+    let tensor = Tensor::from_f64s(DType::F32, &[scales.len()], &scales)
+        .ok_or_else(|| Diag::new("I019", "the list of scales is too long"))?;
+    let constant = emit.constant(&format!("{}_scales", call.name), tensor);
+    call.set_input(2, constant);
     call.attrs.insert("nearest_mode".to_owned(), Attr::from(nearest));
     Ok(call)
 }
@@ -386,6 +411,11 @@ fn upsample(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     if call.attrs.get("mode") == Some(&Attr::from("bilinear")) {
         call.attrs.insert("mode".to_owned(), Attr::from("linear"));
     }
+    // Opset 1 had a scale for each of the two spatial axes.
+    let (height, width) = (call.attrs.remove("height_scale"), call.attrs.remove("width_scale"));
+    if let (Some(Attr::Float(height)), Some(Attr::Float(width))) = (height, width) {
+        call.attrs.insert("scales".to_owned(), Attr::Floats(vec![1.0, 1.0, height, width]));
+    }
     if let Some(Attr::Floats(scales)) = call.attrs.remove("scales") {
         let tensor = Tensor::from_slice(&[scales.len()], &scales)
             .ok_or_else(|| Diag::new("I019", "the list of scales is too long"))?;
@@ -393,6 +423,27 @@ fn upsample(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         call.set_input(1, constant);
     }
     resize_10(call, emit)
+}
+
+/// Before opset 16 the corners of regions were not moved by half a pixel.
+fn whole_pixels(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    call.attrs.insert("coordinate_transformation_mode".to_owned(), Attr::from("output_half_pixel"));
+    Ok(call)
+}
+
+/// Before opset 2 the exponent was a float; only whole ones have the newer form.
+fn whole_exponent(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    if let Some(Attr::Float(p)) = call.attrs.get("p") {
+        if p.fract() != 0.0 || !(1.0..1e6).contains(p) {
+            return Err(Diag::new(
+                "U001",
+                format!("{} with the exponent {p} is not supported", call.op_type),
+            ));
+        }
+        let p = Attr::Int(*p as i64);
+        call.attrs.insert("p".to_owned(), p);
+    }
+    Ok(call)
 }
 
 fn renamed_scatter(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {

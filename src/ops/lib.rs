@@ -15,6 +15,7 @@ mod attention;
 mod attention_sample;
 mod batch_training;
 mod binary;
+mod boxes;
 mod cast;
 mod causal_conv;
 mod channel_norm;
@@ -31,18 +32,26 @@ mod conv;
 mod conv_transpose;
 mod convert;
 mod dropout;
+mod crop;
+mod deform_conv;
+mod det;
 mod dynamic;
 mod einsum;
 pub mod elements;
 mod eval;
+mod fft;
 mod fill;
 mod flex_attention;
+mod fold;
+mod fourier;
 mod gather;
 mod global_pool;
+mod grid;
 mod layout;
 mod linear_attention;
 mod logic;
 mod loss;
+mod lp_norm;
 mod matmul;
 mod ml_common;
 mod ml_encode;
@@ -68,6 +77,7 @@ mod reshape;
 mod resize;
 mod rnn;
 mod rnn_cell;
+mod roi;
 mod rotary;
 pub mod samples;
 pub mod scalar;
@@ -82,6 +92,7 @@ mod text_numbers;
 mod swiglu;
 mod tensor_scatter;
 mod twister;
+mod spectrum;
 mod unary;
 mod window;
 
@@ -93,6 +104,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     activation::ROWS,
     attention::ROWS,
     binary::ROWS,
+    boxes::ROWS,
     cast::ROWS,
     causal_conv::ROWS,
     channel_norm::ROWS,
@@ -109,12 +121,22 @@ const FAMILIES: &[&[&OpDef]] = &[
     einsum::ROWS,
     fill::ROWS,
     flex_attention::ROWS,
+    crop::ROWS,
+    deform_conv::ROWS,
+    det::ROWS,
+    dynamic::ROWS,
+    einsum::ROWS,
+    fill::ROWS,
+    fold::ROWS,
+    fourier::ROWS,
     gather::ROWS,
     global_pool::ROWS,
+    grid::ROWS,
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
     loss::ROWS,
+    lp_norm::ROWS,
     matmul::ROWS,
     ml_encode::ROWS,
     ml_features::ROWS,
@@ -134,6 +156,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     reshape::ROWS,
     resize::ROWS,
     rnn::ROWS,
+    roi::ROWS,
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
@@ -141,6 +164,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     softmax::ROWS,
     swiglu::ROWS,
     tensor_scatter::ROWS,
+    spectrum::ROWS,
     unary::ROWS,
 ];
 
