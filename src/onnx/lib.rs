@@ -13,6 +13,7 @@
 mod adapt;
 mod attrs;
 mod call;
+mod dtypes;
 mod encode;
 mod export;
 mod external;
@@ -24,14 +25,19 @@ pub mod limits;
 mod lower;
 mod map;
 mod order;
+mod packed;
 mod schema;
 mod sizes;
+mod sparse;
 mod tensors;
+mod typing;
+mod values;
 mod wire;
 mod writer;
 
 pub use encode::{MAX_MESSAGE_BYTES, MIN_EXTERNAL_BYTES};
 pub use export::{ExportOptions, save, save_file};
-pub use import::{Imported, input_names, load, load_bytes};
+pub use import::{Imported, input_names, load, load_bytes, port_kinds};
 pub use limits::{Limits, Options};
 pub use tensors::{tensor_from_pb, tensor_to_pb};
+pub use values::{PortKind, Ports, datum_from_pb, datum_to_pb};
