@@ -464,7 +464,7 @@ fn equal_parts(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
 /// Before opset 6 the target type was text.
 fn type_by_name(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
     if let Some(Attr::Str(name)) = call.attrs.get("to") {
-        let code = crate::tensors::code_named(name)?;
+        let code = crate::dtypes::code_named(name)?;
         call.attrs.insert("to".to_owned(), Attr::Int(code));
     }
     Ok(call)
