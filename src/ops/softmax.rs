@@ -15,8 +15,9 @@ use partita_ir::work::{Work, WorkKind};
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&SOFTMAX, &LOG_SOFTMAX, &HARDMAX];
 
-static SOFTMAX: OpDef =
-    row("softmax", "exp(x) / sum(exp(x)) along `axis`", &[onnx("Softmax", 13)], |ctx| along(ctx, rounded_softmax));
+static SOFTMAX: OpDef = row("softmax", "exp(x) / sum(exp(x)) along `axis`", &[onnx("Softmax", 13)], |ctx| {
+    along(ctx, rounded_softmax)
+});
 
 static LOG_SOFTMAX: OpDef =
     row("log_softmax", "x - log(sum(exp(x))) along `axis`", &[onnx("LogSoftmax", 13)], |ctx| {
