@@ -405,23 +405,37 @@ fn layer_norm(ctx: &Ctx, node: &Node) -> Option<Own> {
     Some(Own::new(builder, node))
 }
 
+/// What the kernel does: one head count, no cache, no window, no cap, an additive mask over all keys. Everything
+/// else goes the general way.
 fn attention(ctx: &Ctx, node: &Node) -> Option<Own> {
     let ty = |n: usize| node.inputs.get(n).copied().flatten().map(|v| ctx.graph.ty(v));
-    let (q, v) = (ty(0)?, ty(2)?);
-    // Grouped heads, soft caps and boolean masks go the general way.
+    let (q, k, v) = (ty(0)?, ty(1)?, ty(2)?);
+    let transposed = node.attrs.flag("k_transposed");
+    let leading = |t: &'_ partita_ir::Type| t.shape[..t.rank().saturating_sub(2)].to_vec();
+    let keys = v.shape.get(v.rank().checked_sub(2)?)?;
+    let whole_mask = |m: &partita_ir::Type| {
+        let last = m.shape.last();
+        m.dtype.is_float() && m.rank() <= q.rank() && last.is_none_or(|d| d == keys || d.is(1))
+    };
+    let windows = ["left_window_size", "right_window_size"];
     let plain = node.outputs.len() == 1
-        && node.inputs.len() <= 4
+        && node.inputs.iter().skip(4).all(Option::is_none)
+        && (q.rank() >= 4 || node.attrs.get("q_num_heads").is_none())
+        && q.rank() == k.rank()
         && node.attrs.float_or("softcap", 0.0) == 0.0
-        && q.rank() >= 2
-        && q.shape[..q.rank() - 2] == v.shape[..v.rank().max(2) - 2]
-        && ty(3).is_none_or(|m| m.dtype.is_float());
+        && windows.iter().all(|w| node.attrs.int_or(w, -1) < 0)
+        && leading(q) == leading(k)
+        && leading(q) == leading(v)
+        && ty(3).is_none_or(whole_mask);
     let depth = q.shape.last()?.as_known()?;
     let scale = node.attrs.float_or("scale", 1.0 / (depth as f32).sqrt());
     let builder = KernelBuilder::new("attention")
         .float("scale", f64::from(scale))
-        .int("k_transposed", i64::from(node.attrs.flag("k_transposed")))
+        .int("k_transposed", i64::from(transposed))
         .int("causal", i64::from(node.attrs.flag("is_causal")));
-    plain.then(|| Own::new(builder, node))
+    let mut own = Own::new(builder, node);
+    own.operands.truncate(4);
+    plain.then_some(own)
 }
 
 fn transpose(ctx: &Ctx, node: &Node) -> Option<Own> {
