@@ -43,7 +43,8 @@ impl Rounding {
 /// `X021` for text that is no number.
 pub(crate) fn converted(x: &Tensor, to: DType, rounding: Rounding) -> Result<Tensor, Diag> {
     match (x.dtype().is_float(), to.is_float()) {
-        _ if x.dtype() == to => Ok(x.clone()),
+        // An infinite 8-bit float saturates even where its type stays.
+        _ if x.dtype() == to && !to.is_small_float() => Ok(x.clone()),
         _ if x.dtype() == DType::Str => from_text(x, to, rounding),
         _ if to == DType::Str => to_text(x),
         (_, true) if to.is_small_float() => small_floats(to, x.shape(), &x.to_f64s(), rounding),
