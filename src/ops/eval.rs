@@ -118,6 +118,16 @@ pub(crate) fn int_range(dtype: DType) -> (i128, i128) {
     }
 }
 
+/// What arithmetic in an element type does to an exact result.
+pub(crate) fn rounding(dtype: DType) -> fn(f64) -> f64 {
+    match dtype {
+        DType::F16 => |v| half::f16::from_f64(v).to_f64(),
+        DType::Bf16 => |v| half::bf16::from_f64(v).to_f64(),
+        DType::F32 => |v| f64::from(v as f32),
+        _ => |v| v,
+    }
+}
+
 /// Whether two dims can be equal: a symbol fits anything.
 pub(crate) fn may_equal(a: &Dim, b: &Dim) -> bool {
     match (a.as_known(), b.as_known()) {
