@@ -1,8 +1,8 @@
 //! Windows and rotations that exist only in the domain `com.microsoft`.
 
 use crate::common::{
-    MOVES, PLAIN, attr, attr_error, axis_of, exactly, from_f64s, index_error, input, required, strides, tensor,
-    type_error, work, work_move,
+    MOVES, PLAIN, attr, attr_error, axis_of, exactly, from_f64s, index_error, input, required, strides,
+    tensor, type_error, work, work_move,
 };
 use crate::contrib_common::{ms, want_dtype};
 use crate::elements::{take, walk};
@@ -232,7 +232,8 @@ fn sample_rotary(rng: &mut Rng) -> Sample {
     let [batch, heads, tokens] = [(); 3].map(|()| 1 + rng.below(3));
     let half = 2 + rng.below(4);
     let head = 2 * half + 2 * rng.below(2);
-    let x = if rng.below(2) == 0 { vec![batch, tokens, heads * head] } else { vec![batch, heads, tokens, head] };
+    let x =
+        if rng.below(2) == 0 { vec![batch, tokens, heads * head] } else { vec![batch, heads, tokens, head] };
     let first = rng.below(half + 1);
     let second = rng.below(half - first + 1);
     let section = [first, second, half - first - second].map(|s| s as i64).to_vec();

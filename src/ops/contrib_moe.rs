@@ -96,6 +96,8 @@ struct Layout {
     fc: [Projection; 3],
     /// Operand with weights for the mixture, where they differ from those for the choice.
     mixing: Option<usize>,
+    /// Whether shares by the router are always among the chosen experts only.
+    among_chosen: bool,
 }
 
 const fn plain(weight: usize) -> Projection {
@@ -106,7 +108,7 @@ const fn packed(weight: usize, zeros: usize, bits: &'static str) -> Projection {
     Projection { weight, bias: weight + 2, packed: Some((weight + 1, zeros)), bits }
 }
 
-const DENSE: Layout = Layout { fc: [plain(2), plain(4), plain(6)], mixing: None };
+const DENSE: Layout = Layout { fc: [plain(2), plain(4), plain(6)], mixing: None, among_chosen: false };
 
 const QUANTIZED: Layout = Layout {
     fc: [
@@ -115,6 +117,7 @@ const QUANTIZED: Layout = Layout {
         packed(8, 13, "fc3_expert_weight_bits"),
     ],
     mixing: Some(14),
+    among_chosen: true,
 };
 
 /// What an expert does between its projections.
@@ -200,7 +203,9 @@ fn check_projection(ctx: &InferCtx, fc: &Projection, sizes: [&Dim; 3]) -> Result
             let rank = if ctx.attrs.int_or("block_size", 0) > 0 { 3 } else { 2 };
             let empty = scales.shape.get(2).is_some_and(|d| d.is(0));
             if scales.rank() != rank && scales.rank() != 3 || empty {
-                return Err(type_error(format!("operand {scale} must have {rank} dimensions, it is {scales}")));
+                return Err(type_error(format!(
+                    "operand {scale} must have {rank} dimensions, it is {scales}"
+                )));
             }
             same_dim(&scales.shape[0], sizes[0], "experts of weights and scales")?;
             same_dim(&scales.shape[1], sizes[1], "rows of weights and scales")?;
@@ -340,17 +345,15 @@ fn activated(attrs: &Attrs, activation: Activation, h: &[f64], other: Option<Vec
     match (activation, other) {
         (Activation::SwigluInterleaved, _) => h.chunks(2).map(|p| swiglu(attrs, p[0], p[1])).collect(),
         (Activation::SwigluJoined, _) => (0..half).map(|i| swiglu(attrs, h[i], h[half + i])).collect(),
-        (Activation::Swiglu, Some(other)) => {
-            h.iter().zip(other).map(|(g, l)| swiglu(attrs, *g, l)).collect()
-        }
+        (Activation::Swiglu, Some(other)) => h.iter().zip(other).map(|(g, l)| swiglu(attrs, *g, l)).collect(),
         (_, Some(other)) => h.iter().zip(other).map(|(v, o)| single(v) * o).collect(),
         (_, None) => h.iter().map(single).collect(),
     }
 }
 
-/// The preferred experts of a token and their shares: softmax over the chosen ones when shares are normalised, else
-/// over all. `mixing` replaces the shares.
-fn routed(attrs: &Attrs, row: &[f64], mixing: Option<&[f64]>) -> Vec<(usize, f64)> {
+/// The preferred experts of a token and their shares: softmax over the chosen ones when shares are normalised or
+/// `among_chosen`, else over all. `mixing` replaces the shares.
+fn routed(attrs: &Attrs, row: &[f64], mixing: Option<&[f64]>, among_chosen: bool) -> Vec<(usize, f64)> {
     let k = usize::try_from(attrs.int_or("k", 1)).unwrap_or(1);
     let normal = attrs.flag("normalize_routing_weights");
     let mut order: Vec<usize> = (0..row.len()).collect();
@@ -363,7 +366,11 @@ fn routed(attrs: &Attrs, row: &[f64], mixing: Option<&[f64]>) -> Vec<(usize, f64
     }
     let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let power = |e: usize| libm::exp(row[e] - max);
-    let sum: f64 = if normal { order.iter().map(|&e| power(e)).sum() } else { (0..row.len()).map(power).sum() };
+    let sum: f64 = if normal || among_chosen {
+        order.iter().map(|&e| power(e)).sum()
+    } else {
+        (0..row.len()).map(power).sum()
+    };
     order.into_iter().map(|e| (e, power(e) / sum)).collect()
 }
 
@@ -381,7 +388,10 @@ fn eval(ctx: &EvalCtx, layout: &Layout, infer: InferFn) -> Result<Vec<Tensor>, D
     let shares: Vec<Vec<(usize, f64)>> = probabilities
         .chunks(experts.max(1))
         .enumerate()
-        .map(|(t, row)| routed(ctx.attrs, row, mixing.as_ref().map(|m| &m[t * experts..(t + 1) * experts])))
+        .map(|(t, row)| {
+            let mixing = mixing.as_ref().map(|m| &m[t * experts..(t + 1) * experts]);
+            routed(ctx.attrs, row, mixing, layout.among_chosen)
+        })
         .collect();
     for expert in 0..experts {
         let chosen: Vec<(usize, f64)> = shares

@@ -56,9 +56,11 @@ static DYNAMIC_TIME_WARPING: OpDef = OpDef {
     infer: infer_warping,
     eval: eval_warping,
     work: |ctx| {
-        let n = ctx.inputs.first().and_then(Option::as_ref).map_or(0.0, |(_, s)| {
-            s.iter().map(|&d| d as f64).product::<f64>()
-        });
+        let n = ctx
+            .inputs
+            .first()
+            .and_then(Option::as_ref)
+            .map_or(0.0, |(_, s)| s.iter().map(|&d| d as f64).product::<f64>());
         work(ctx, 4.0 * n, WorkKind::Vector)
     },
     sample: |rng| {
@@ -89,7 +91,9 @@ fn infer_repeat(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let (tokens, scores) = (input(ctx, 0)?, input(ctx, 1)?);
     want_float(scores.dtype)?;
     let ([batch, _], [batch_again, _]) = (tokens.shape.as_slice(), scores.shape.as_slice()) else {
-        return Err(type_error(format!("tokens and scores must be matrices, they are {tokens} and {scores}")));
+        return Err(type_error(format!(
+            "tokens and scores must be matrices, they are {tokens} and {scores}"
+        )));
     };
     same_dim(batch, batch_again, "the batches of tokens and scores")?;
     if ctx.attrs.int_or("ngram_size", 0) < 1 {
@@ -167,7 +171,9 @@ fn suffix_match(source: &[i64], tokens: &[i64], attrs: &Attrs) -> i64 {
 
 fn eval_bifurcation(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let ranks = [tensor(ctx, 0)?.rank(), tensor(ctx, 1)?.rank(), optional(ctx, 3).map_or(1, Tensor::rank)];
-    if ranks != [1; 3] || (0..ctx.inputs.len()).any(|n| optional(ctx, n).is_some_and(|t| t.dtype() != DType::I64)) {
+    if ranks != [1; 3]
+        || (0..ctx.inputs.len()).any(|n| optional(ctx, n).is_some_and(|t| t.dtype() != DType::I64))
+    {
         return Err(type_error("the tokens must be lists of i64"));
     }
     let (source, mut tokens) = (tensor(ctx, 0)?.to_i64s(), tensor(ctx, 1)?.to_i64s());
@@ -175,14 +181,19 @@ fn eval_bifurcation(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     if let Some(predicted) = optional(ctx, 3) {
         let start = previous.to_i64s().first().copied().unwrap_or(0);
         let start = usize::try_from(start).ok().filter(|s| *s <= source.len());
-        let rest = start.map(|s| &source[s..]).ok_or_else(|| type_error("the last match lies outside of the source"))?;
+        let rest = start
+            .map(|s| &source[s..])
+            .ok_or_else(|| type_error("the last match lies outside of the source"))?;
         let predicted = predicted.to_i64s();
         let same = rest.iter().zip(&predicted).take_while(|(a, b)| a == b).count();
         tokens.extend(&predicted[..(same + 1).min(predicted.len())]);
     }
     let index = suffix_match(&source, &tokens, ctx.attrs);
     let indices = vec![index; previous.n_elements()];
-    Ok(vec![from_i64s(DType::I64, &[tokens.len()], &tokens)?, from_i64s(DType::I64, previous.shape(), &indices)?])
+    Ok(vec![
+        from_i64s(DType::I64, &[tokens.len()], &tokens)?,
+        from_i64s(DType::I64, previous.shape(), &indices)?,
+    ])
 }
 
 fn sample_bifurcation(rng: &mut Rng) -> Sample {
@@ -332,7 +343,8 @@ mod tests {
     fn a_path_follows_the_cheap_cells() {
         let cost = [0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0];
         let x = Tensor::from_slice(&[3, 3], &cost.map(|v: f64| v as f32)).unwrap();
-        let path = eval_warping(&EvalCtx { attrs: &Attrs::new(), inputs: &[Some(&x)], n_outputs: 1 }).unwrap();
+        let path =
+            eval_warping(&EvalCtx { attrs: &Attrs::new(), inputs: &[Some(&x)], n_outputs: 1 }).unwrap();
         assert_eq!(path[0].to_i64s(), [0, 1, 2, 0, 1, 2]);
     }
 }

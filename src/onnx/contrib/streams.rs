@@ -125,7 +125,9 @@ pub(super) fn gated_rms_norm(call: &mut Call, s: &mut Steps) -> Made {
     let gate = match activation.as_str() {
         "silu" | "swish" => s.node("Swish", &[gate], vec![])?,
         "sigmoid" => s.node("Sigmoid", &[gate], vec![])?,
-        other => return Err(Diag::new("V021", format!("activation {other:?} is not silu, swish or sigmoid"))),
+        other => {
+            return Err(Diag::new("V021", format!("activation {other:?} is not silu, swish or sigmoid")));
+        }
     };
     let y = s.node("Mul", &[y, gate], vec![])?;
     Ok(vec![narrow(call, s, y, input, 0)?])
