@@ -78,7 +78,7 @@ static GATHER_BLOCK_QUANTIZED: OpDef = OpDef {
 };
 
 /// Number `n` of a row of packed numbers, lowest bits first.
-fn unpacked(row: &[u8], n: usize, bits: usize) -> u8 {
+pub(crate) fn unpacked(row: &[u8], n: usize, bits: usize) -> u8 {
     let per_byte = 8 / bits;
     let byte = row.get(n / per_byte).copied().unwrap_or(0);
     let mask = u8::MAX >> (8 - bits);

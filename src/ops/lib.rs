@@ -23,10 +23,13 @@ pub mod common;
 pub mod content;
 mod contrib_common;
 mod contrib_geometry;
+mod contrib_layout;
+mod contrib_moe;
 mod contrib_nbits;
 mod contrib_qlinear;
 mod contrib_qmatmul;
 mod contrib_qpool;
+mod contrib_tokens;
 mod control;
 mod conv;
 mod conv_transpose;
@@ -109,10 +112,13 @@ const FAMILIES: &[&[&OpDef]] = &[
     causal_conv::ROWS,
     channel_norm::ROWS,
     contrib_geometry::ROWS,
+    contrib_layout::ROWS,
+    contrib_moe::ROWS,
     contrib_nbits::ROWS,
     contrib_qlinear::ROWS,
     contrib_qmatmul::ROWS,
     contrib_qpool::ROWS,
+    contrib_tokens::ROWS,
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
@@ -159,9 +165,9 @@ const FAMILIES: &[&[&OpDef]] = &[
     select::ROWS,
     slice::ROWS,
     softmax::ROWS,
+    spectrum::ROWS,
     swiglu::ROWS,
     tensor_scatter::ROWS,
-    spectrum::ROWS,
     unary::ROWS,
 ];
 
