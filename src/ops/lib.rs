@@ -19,6 +19,7 @@ mod causal_conv;
 mod channel_norm;
 pub mod common;
 pub mod content;
+mod contrib_mask;
 mod conv;
 mod conv_transpose;
 mod dynamic;
@@ -29,12 +30,15 @@ mod fill;
 mod flex_attention;
 mod gather;
 mod global_pool;
+mod group_query_attention;
 mod layout;
 mod linear_attention;
 mod logic;
 mod matmul;
+mod multi_head_attention;
 mod norm;
 mod pool;
+mod projected_attention;
 mod quantize;
 mod reduce;
 mod resample;
@@ -73,12 +77,15 @@ const FAMILIES: &[&[&OpDef]] = &[
     flex_attention::ROWS,
     gather::ROWS,
     global_pool::ROWS,
+    group_query_attention::ROWS,
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
     matmul::ROWS,
+    multi_head_attention::ROWS,
     norm::ROWS,
     pool::ROWS,
+    projected_attention::ROWS,
     quantize::ROWS,
     reduce::ROWS,
     reshape::ROWS,

@@ -1,7 +1,7 @@
 //! Scaled dot-product attention over heads: what every attention operator computes once its operands are
 //! split into heads and its masks are one number per score.
 
-use crate::common::{from_f64s, type_error};
+use crate::common::type_error;
 use crate::eval::rounding;
 use partita_ir::diag::Diag;
 use partita_ir::{DType, Tensor};
@@ -79,12 +79,26 @@ impl Heads {
         self
     }
 
-    /// As a tensor of rank 4.
-    ///
-    /// # Errors
-    /// See `from_f64s`.
-    pub(crate) fn tensor(&self, dtype: DType) -> Result<Tensor, Diag> {
-        from_f64s(dtype, &self.shape, &self.values)
+    /// Adds a number to each element of each head; `bias` is `[heads * size]`.
+    pub(crate) fn shift(&mut self, bias: &[f64]) {
+        let [_, h, s, d] = self.shape;
+        for (i, v) in self.values.iter_mut().enumerate() {
+            *v += bias[i / (s * d) % h * d + i % d];
+        }
+    }
+
+    /// The heads `from..from + n`.
+    pub(crate) fn range(&self, from: usize, n: usize) -> Self {
+        let [b, h, s, d] = self.shape;
+        let values = (0..b).flat_map(|i| self.values[(i * h + from) * s * d..][..n * s * d].iter().copied());
+        Self { values: values.collect(), shape: [b, n, s, d] }
+    }
+
+    /// The first `n` places.
+    pub(crate) fn first(&self, n: usize) -> Self {
+        let [b, h, s, d] = self.shape;
+        let values = (0..b * h).flat_map(|i| self.values[i * s * d..(i * s + n) * d].iter().copied());
+        Self { values: values.collect(), shape: [b, h, n, d] }
     }
 }
 
