@@ -117,7 +117,7 @@ fn as_attr(content: &Content, kind: AttrKind) -> Option<Attr> {
             exact_floats(t).map(Attr::Floats)
         }
         AttrKind::Tensor => constant.cloned().map(Attr::Tensor),
-        AttrKind::Str | AttrKind::Strs | AttrKind::DType => None,
+        AttrKind::Str | AttrKind::Strs | AttrKind::DType | AttrKind::Graph | AttrKind::Type => None,
     }
 }
 

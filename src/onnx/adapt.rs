@@ -87,10 +87,12 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("Cast", 6, type_by_name),
     ("Concat", 4, concat_axis),
     ("DFT", 20, default_axis_one),
+    ("DequantizeLinear", i64::MAX, types_not_stated),
     ("GridSample", 20, grid_modes),
     ("GroupNormalization", 21, scale_per_channel),
     ("Hardmax", 13, over_flattened),
     ("LogSoftmax", 13, over_flattened),
+    ("QuantizeLinear", i64::MAX, types_not_stated),
     ("Resize", 11, resize_10),
     ("Scatter", i64::MAX, renamed_scatter),
     ("Softmax", 13, over_flattened),
@@ -357,6 +359,16 @@ fn type_by_name(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
     if let Some(Attr::Str(name)) = call.attrs.get("to") {
         let code = crate::tensors::code_named(name)?;
         call.attrs.insert("to".to_owned(), Attr::Int(code));
+    }
+    Ok(call)
+}
+
+/// Element type 0, the default of these attributes, is the same as leaving them out.
+fn types_not_stated(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    for name in ["output_dtype", "precision"] {
+        if call.int(name) == Some(0) {
+            call.attrs.remove(name);
+        }
     }
     Ok(call)
 }

@@ -99,6 +99,8 @@ fn kind_of(attr: &Attr) -> &'static str {
         Attr::DType(_) => "an element type",
         Attr::Dims(_) => "a list of sizes",
         Attr::Tensor(_) => "a tensor",
+        Attr::Graph(_) => "a graph",
+        Attr::Type(_) => "a type",
     }
 }
 
@@ -140,7 +142,7 @@ pub(crate) fn to_proto(name: &str, attr: &Attr) -> Option<AttributeProto> {
             proto.t = Some(tensor).into();
             AttributeType::TENSOR
         }
-        Attr::Dims(_) => return None,
+        Attr::Dims(_) | Attr::Graph(_) | Attr::Type(_) => return None,
     };
     proto.type_ = kind.into();
     Some(proto)

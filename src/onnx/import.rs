@@ -132,7 +132,8 @@ fn opsets(model: &ModelProto) -> Result<Opsets, Diag> {
     let mut opsets = BTreeMap::new();
     for import in &model.opset_import {
         let domain = standard(&import.domain);
-        if opsets.insert(domain.to_owned(), import.version).is_some() {
+        // Some converters state the same one twice.
+        if opsets.insert(domain.to_owned(), import.version).is_some_and(|before| before != import.version) {
             let text = format!("the opset of domain {:?} is stated twice", import.domain);
             return Err(Diag::new("I012", text).hint("the model is damaged; export it again"));
         }
@@ -321,6 +322,9 @@ impl<'a> Importer<'a> {
             }
         }
         let call = Call { inputs, ..self.call(flat, attrs, version, at) };
+        if crate::contrib::knows(&call.domain, &call.op_type) {
+            return crate::contrib::rewrite(call, &mut self.emit);
+        }
         let call = adapt(call, &mut self.emit)?;
         self.emit.call(call)
     }
@@ -342,7 +346,8 @@ impl<'a> Importer<'a> {
     fn known_op(&self, flat: &Flat, attrs: BTreeMap<String, Attr>, at: usize) -> Result<(), Diag> {
         let call = self.call(flat, attrs, flat.opsets.get("").copied().unwrap_or(0), at);
         let older = matches!(call.op_type.as_str(), "Scatter" | "Upsample");
-        let known = older || self.emit.row(&call.domain, &call.op_type).is_some();
+        let rewritten = crate::contrib::knows(&call.domain, &call.op_type);
+        let known = older || rewritten || self.emit.row(&call.domain, &call.op_type).is_some();
         if known { Ok(()) } else { Err(self.emit.unknown(&call)) }
     }
 

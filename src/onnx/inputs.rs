@@ -104,7 +104,7 @@ impl Symbols {
         })?;
         let shape: Result<Vec<Dim>, Diag> =
             dims.iter().enumerate().map(|(axis, d)| self.dim(&info.name, axis, d)).collect();
-        Ok(Type { dtype, shape: shape? })
+        Ok(Type::new(dtype, shape?))
     }
 }
 

@@ -13,6 +13,7 @@
 mod adapt;
 mod attrs;
 mod call;
+mod contrib;
 mod encode;
 mod export;
 mod external;

@@ -108,10 +108,12 @@ pub(crate) fn to_i128s(t: &Tensor) -> Vec<i128> {
 
 /// Least and greatest value of an integer type.
 pub(crate) fn int_range(dtype: DType) -> (i128, i128) {
-    let bits = 8 * dtype.size_bytes();
+    let bits = dtype.bits();
     match dtype {
         DType::Bool => (0, 1),
-        DType::I8 | DType::I16 | DType::I32 | DType::I64 => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
+        DType::I2 | DType::I4 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => {
+            (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+        }
         _ => (0, (1 << bits) - 1),
     }
 }

@@ -20,8 +20,16 @@ mod channel_norm;
 pub mod common;
 pub mod content;
 mod contrib_mask;
+mod contrib_common;
+mod contrib_geometry;
+mod contrib_nbits;
+mod contrib_qlinear;
+mod contrib_qmatmul;
+mod contrib_qpool;
+mod control;
 mod conv;
 mod conv_transpose;
+mod convert;
 mod dynamic;
 mod einsum;
 pub mod elements;
@@ -39,7 +47,22 @@ mod multi_head_attention;
 mod norm;
 mod pool;
 mod projected_attention;
+mod ml_common;
+mod ml_encode;
+mod ml_features;
+mod ml_forest;
+mod ml_linear;
+mod ml_scale;
+mod ml_svm;
+mod ml_tree_lists;
+mod ml_tree_samples;
+mod ml_trees;
+mod norm;
+mod pool;
+mod qlinear_conv;
+mod qlinear_matmul;
 mod quantize;
+mod quantize_dynamic;
 mod reduce;
 mod resample;
 mod reshape;
@@ -47,12 +70,14 @@ mod resize;
 mod rotary;
 pub mod samples;
 pub mod scalar;
+mod scales;
 mod scatter;
 mod sdpa;
 mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
+mod text_numbers;
 mod swiglu;
 mod tensor_scatter;
 mod unary;
@@ -69,6 +94,12 @@ const FAMILIES: &[&[&OpDef]] = &[
     cast::ROWS,
     causal_conv::ROWS,
     channel_norm::ROWS,
+    contrib_geometry::ROWS,
+    contrib_nbits::ROWS,
+    contrib_qlinear::ROWS,
+    contrib_qmatmul::ROWS,
+    contrib_qpool::ROWS,
+    control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
     dynamic::ROWS,
@@ -86,7 +117,18 @@ const FAMILIES: &[&[&OpDef]] = &[
     norm::ROWS,
     pool::ROWS,
     projected_attention::ROWS,
+    ml_encode::ROWS,
+    ml_features::ROWS,
+    ml_linear::ROWS,
+    ml_scale::ROWS,
+    ml_svm::ROWS,
+    ml_trees::ROWS,
+    norm::ROWS,
+    pool::ROWS,
+    qlinear_conv::ROWS,
+    qlinear_matmul::ROWS,
     quantize::ROWS,
+    quantize_dynamic::ROWS,
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
