@@ -80,7 +80,9 @@ impl Sizes {
     fn new(ctx: &InferCtx) -> Result<Self, Diag> {
         let (q, k, v) = (input(ctx, 0)?, input(ctx, 1)?, input(ctx, 2)?);
         if q.rank() != k.rank() || q.rank() != v.rank() {
-            return Err(type_error(format!("operands of attention have one rank, they are {q}, {k} and {v}")));
+            return Err(type_error(format!(
+                "operands of attention have one rank, they are {q}, {k} and {v}"
+            )));
         }
         let mut sizes = Self {
             q: head_sizes(ctx.attrs, "q_num_heads", q)?,

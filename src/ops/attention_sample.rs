@@ -61,13 +61,17 @@ fn attributes(rng: &mut Rng) -> Attrs {
 /// Queries, keys and values, in one of their layouts.
 fn operands(rng: &mut Rng, s: &Sizes, dtype: DType, attrs: &mut Attrs) -> Vec<Option<Tensor>> {
     let (b, h, g) = (s.batch, s.heads, s.groups);
-    let mut shapes = vec![vec![b, h, s.queries, s.size], vec![b, g, s.keys, s.size], vec![b, g, s.keys, s.v_size]];
+    let mut shapes =
+        vec![vec![b, h, s.queries, s.size], vec![b, g, s.keys, s.size], vec![b, g, s.keys, s.v_size]];
     match rng.below(4) {
         0 => {
             attrs.set("q_num_heads", h as i64);
             attrs.set("kv_num_heads", g as i64);
-            shapes =
-                vec![vec![b, s.queries, h * s.size], vec![b, s.keys, g * s.size], vec![b, s.keys, g * s.v_size]];
+            shapes = vec![
+                vec![b, s.queries, h * s.size],
+                vec![b, s.keys, g * s.size],
+                vec![b, s.keys, g * s.v_size],
+            ];
         }
         1 if s.past == 0 => {
             attrs.set("k_transposed", 1i64);

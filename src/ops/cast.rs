@@ -19,7 +19,7 @@ use partita_ir::{DType, Dim, Tensor};
 use partita_plan::tile::TileOp;
 
 /// Rows of this family.
-pub(crate) const ROWS: &[&OpDef] = &[&BIT_CAST, &CAST, &CAST_LIKE, &CLIP, &DROPOUT, &IDENTITY];
+pub(crate) const ROWS: &[&OpDef] = &[&BIT_CAST, &CAST, &CAST_LIKE, &CLIP, &IDENTITY];
 
 static CAST: OpDef = OpDef {
     name: "cast",
@@ -231,57 +231,6 @@ static IDENTITY: OpDef = OpDef {
     },
     ..CAST
 };
-
-static DROPOUT: OpDef = OpDef {
-    name: "dropout",
-    doc: "x, as in inference; the second result is a mask of all true.",
-    onnx: &[onnx("Dropout", 12)],
-    inputs: between(1, 3),
-    outputs: between(1, 2),
-    attrs: &[
-        operand("ratio", AttrKind::Float, 1),
-        attr("seed", AttrKind::Int),
-        operand("training_mode", AttrKind::Int, 2),
-    ],
-    traits: crate::common::PLAIN,
-    infer: infer_dropout,
-    content: Some(content::pass),
-    eval: |c| {
-        let x = tensor(c, 0)?;
-        let mask = from_bytes(DType::Bool, x.shape(), vec![1; x.n_elements()])?;
-        Ok(vec![x.clone(), mask].into_iter().take(c.n_outputs.max(1)).collect())
-    },
-    scalar: None,
-    data: None,
-    work: work_free,
-    sample: |rng| {
-        let shape = shape(rng);
-        let n_outputs = 1 + rng.below(2);
-        Sample { n_outputs, ..sample_of(vec![values(rng, DType::F32, &shape)]) }
-    },
-};
-
-fn infer_dropout(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    let known = |name: &str, n: usize| {
-        let given = ctx.inputs.get(n).copied().flatten()?;
-        given
-            .content
-            .and_then(|c| c.as_const())
-            .and_then(Tensor::to_scalar_f64)
-            .or(ctx.attrs.get(name).map(|_| 1.0))
-    };
-    let training = ctx.attrs.flag("training_mode") || known("training_mode", 2).is_some_and(|v| v != 0.0);
-    let ratio = known("ratio", 1).unwrap_or_else(|| f64::from(ctx.attrs.float_or("ratio", 0.5)));
-    if training && ratio != 0.0 {
-        return Err(unsupported("dropout in training mode gives random results")
-            .hint("export the model for inference"));
-    }
-    let x = input(ctx, 0)?;
-    Ok(vec![x.clone(), Type::new(DType::Bool, x.shape.clone())]
-        .into_iter()
-        .take(ctx.n_outputs.max(1))
-        .collect())
-}
 
 static CLIP: OpDef = OpDef {
     name: "clip",

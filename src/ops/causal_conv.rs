@@ -2,7 +2,8 @@
 //! next call.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, microsoft, onnx, tensor, type_error, unsupported, work,
+    PLAIN, attr, attr_error, between, from_f64s, input, microsoft, onnx, tensor, type_error, unsupported,
+    work,
 };
 
 use crate::eval::{optional, optional_type, results, rounding, same_dim, same_dtypes, want_float};

@@ -124,7 +124,6 @@ pub(crate) fn want_dtype(ctx: &InferCtx, n: usize, dtype: DType) -> Result<(), D
     }
 }
 
-
 /// A scale of about one hundredth of the values' range.
 pub(crate) fn sample_scale(rng: &mut Rng) -> Tensor {
     rng.tensor(DType::F32, &[], 0.01, 0.3)

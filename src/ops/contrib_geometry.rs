@@ -108,7 +108,8 @@ fn sample_cdist(rng: &mut Rng) -> Sample {
     if rng.below(3) > 0 {
         attrs.set("metric", *rng.pick(&["euclidean", "sqeuclidean"]));
     }
-    let inputs = vec![Some(rng.tensor(dtype, &[m, n], -3.0, 3.0)), Some(rng.tensor(dtype, &[k, n], -3.0, 3.0))];
+    let inputs =
+        vec![Some(rng.tensor(dtype, &[m, n], -3.0, 3.0)), Some(rng.tensor(dtype, &[k, n], -3.0, 3.0))];
     Sample { attrs, inputs, n_outputs: 1 }
 }
 
@@ -117,9 +118,7 @@ fn nearest(attrs: &Attrs) -> Result<bool, Diag> {
     match attrs.str("mode") {
         None | Some("bilinear") => Ok(false),
         Some("nearest") => Ok(true),
-        Some(other) => {
-            Err(attr_error(format!("mode is {other:?}")).hint("use \"bilinear\" or \"nearest\""))
-        }
+        Some(other) => Err(attr_error(format!("mode is {other:?}")).hint("use \"bilinear\" or \"nearest\"")),
     }
 }
 

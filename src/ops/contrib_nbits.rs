@@ -98,9 +98,9 @@ fn bits_of(attrs: &Attrs) -> Result<usize, Diag> {
 /// Numbers that share a scale.
 fn block_of(attrs: &Attrs, default: i64) -> Result<usize, Diag> {
     let block = attrs.int_or("block_size", default);
-    usize::try_from(block).ok().filter(|b| b.is_power_of_two() && (16..=1 << 20).contains(b)).ok_or_else(|| {
-        attr_error(format!("block_size is {block}, it must be a power of two from 16 to {}", 1 << 20))
-    })
+    usize::try_from(block).ok().filter(|b| b.is_power_of_two() && (16..=1 << 20).contains(b)).ok_or_else(
+        || attr_error(format!("block_size is {block}, it must be a power of two from 16 to {}", 1 << 20)),
+    )
 }
 
 /// A size that is an attribute.
@@ -349,7 +349,9 @@ impl Gathered {
         let quantize = axis_of(attrs.int_or("quantize_axis", 1), rank)?;
         let packed = if dtype == DType::U8 { 8 / bits } else { 1 };
         if packed > 1 && (quantize + 1 != rank || gather == quantize) {
-            return Err(unsupported("packed numbers must be quantized along the last axis and gathered along another"));
+            return Err(unsupported(
+                "packed numbers must be quantized along the last axis and gathered along another",
+            ));
         }
         Ok(Self { gather, quantize, block: block_of(attrs, 128)?, bits, packed })
     }
@@ -399,7 +401,8 @@ fn numbers(t: &Tensor, g: &Gathered) -> Vec<i64> {
     if g.packed == 1 {
         return t.to_i64s();
     }
-    let wide = |byte: &u8| (0..g.packed).map(|n| i64::from(unpacked(&[*byte], n, g.bits))).collect::<Vec<_>>();
+    let wide =
+        |byte: &u8| (0..g.packed).map(|n| i64::from(unpacked(&[*byte], n, g.bits))).collect::<Vec<_>>();
     t.bytes().iter().flat_map(wide).collect()
 }
 
@@ -415,9 +418,9 @@ fn eval_gather(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (len, blocks) = (dims[g.quantize], scales.shape()[g.quantize]);
     let value = |at: usize| {
         let (outer, block, rest) = (at / (inner * len), at / inner % len / g.block, at % inner);
-        let zero = zeros.as_ref().map_or(g.default_zero(data.dtype()), |(z, width)| {
-            z[(outer * width + block) * inner + rest]
-        });
+        let zero = zeros
+            .as_ref()
+            .map_or(g.default_zero(data.dtype()), |(z, width)| z[(outer * width + block) * inner + rest]);
         f64::from((q[at] - zero) as f32 * factors[(outer * blocks + block) * inner + rest] as f32)
     };
     let slice: usize = dims[g.gather + 1..].iter().product();

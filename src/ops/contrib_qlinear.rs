@@ -168,9 +168,7 @@ fn eval_mul(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (a, b) = (Quant::read(ctx, 1, 2, dtype)?, Quant::read(ctx, 4, 5, dtype)?);
     let c = Quant::read(ctx, 6, 7, dtype)?;
     let steps = a.scale * b.scale / c.scale;
-    let mul = |(x, y): (i64, i64)| {
-        c.rounded(((x - a.zero) * (y - b.zero)) as f32 * steps + c.zero as f32)
-    };
+    let mul = |(x, y): (i64, i64)| c.rounded(((x - a.zero) * (y - b.zero)) as f32 * steps + c.zero as f32);
     let y: Vec<i64> = pairs(ctx, &shape)?.into_iter().map(mul).collect();
     Ok(vec![from_i64s(dtype, &shape, &y)?])
 }
@@ -280,7 +278,6 @@ fn eval_concat(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     }
     Ok(vec![from_i64s(dtype, &shape, &out)?])
 }
-
 
 /// Operands: the condition; x, its scale and zero point; y, its scale and zero point; the result's scale and zero
 /// point.

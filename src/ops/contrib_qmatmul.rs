@@ -1,6 +1,8 @@
 //! `qgemm`: a matrix product over 8-bit numbers.
 
-use crate::common::{PLAIN, attr, between, broadcast, exactly, from_f64s, from_i64s, input, tensor, type_error, work};
+use crate::common::{
+    PLAIN, attr, between, broadcast, exactly, from_f64s, from_i64s, input, tensor, type_error, work,
+};
 use crate::contrib_common::{
     Quant, check_scale, check_zero, eight_bits, ms, number, sample_eight_bit_type, sample_eight_bits,
     sample_scale,
@@ -54,7 +56,10 @@ fn check_columns(ctx: &InferCtx, n: usize, dtype: DType, columns: &Dim) -> Resul
     if fits && ty.dtype == dtype {
         return Ok(());
     }
-    Err(type_error(format!("operand {n} must be one {} or one for each of {columns} columns, it is {ty}", dtype.name())))
+    Err(type_error(format!(
+        "operand {n} must be one {} or one for each of {columns} columns, it is {ty}",
+        dtype.name()
+    )))
 }
 
 /// Operands: a, its scale and zero point; b, its scales and zero points; c; the result's scale and zero point.
@@ -118,10 +123,8 @@ fn eval(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (a, b) = (tensor(ctx, 0)?, tensor(ctx, 3)?);
     let trans_a = ctx.attrs.flag("trans_a");
     let k = a.shape()[usize::from(!trans_a)];
-    let numbers = [
-        centred(a, optional(ctx, 2), trans_a),
-        centred(b, optional(ctx, 5), ctx.attrs.flag("trans_b")),
-    ];
+    let numbers =
+        [centred(a, optional(ctx, 2), trans_a), centred(b, optional(ctx, 5), ctx.attrs.flag("trans_b"))];
     let mut sums = product(&numbers[0], &numbers[1], [shape[0], k, shape[1]]);
     if let Some(c) = optional(ctx, 6) {
         let values = c.to_i64s();

@@ -1,6 +1,8 @@
 //! Average poolings over 8-bit numbers with a scale and a zero point.
 
-use crate::common::{PLAIN, attr, between, exactly, from_i64s, indices, input, required, tensor, type_error, work};
+use crate::common::{
+    PLAIN, attr, between, exactly, from_i64s, indices, input, required, tensor, type_error, work,
+};
 use crate::contrib_common::{
     Quant, check_scale, check_zero, eight_bits, ms, sample_eight_bit_type, sample_eight_bits, sample_scale,
 };

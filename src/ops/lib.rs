@@ -13,7 +13,9 @@
 mod activation;
 mod attention;
 mod attention_sample;
+mod batch_training;
 mod binary;
+mod boxes;
 mod cast;
 mod causal_conv;
 mod channel_norm;
@@ -30,18 +32,28 @@ mod control;
 mod conv;
 mod conv_transpose;
 mod convert;
+mod crop;
+mod deform_conv;
+mod det;
+mod dropout;
 mod dynamic;
 mod einsum;
 pub mod elements;
 mod eval;
+mod fft;
 mod fill;
 mod flex_attention;
+mod fold;
+mod fourier;
 mod gather;
 mod global_pool;
 mod group_query_attention;
+mod grid;
 mod layout;
 mod linear_attention;
 mod logic;
+mod loss;
+mod lp_norm;
 mod matmul;
 mod multi_head_attention;
 mod norm;
@@ -58,15 +70,20 @@ mod ml_tree_lists;
 mod ml_tree_samples;
 mod ml_trees;
 mod norm;
+mod optimizer;
 mod pool;
 mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize;
 mod quantize_dynamic;
+mod random;
 mod reduce;
 mod resample;
 mod reshape;
 mod resize;
+mod rnn;
+mod rnn_cell;
+mod roi;
 mod rotary;
 pub mod samples;
 pub mod scalar;
@@ -77,9 +94,11 @@ mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
-mod text_numbers;
+mod spectrum;
 mod swiglu;
 mod tensor_scatter;
+mod text_numbers;
+mod twister;
 mod unary;
 mod window;
 
@@ -91,6 +110,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     activation::ROWS,
     attention::ROWS,
     binary::ROWS,
+    boxes::ROWS,
     cast::ROWS,
     causal_conv::ROWS,
     channel_norm::ROWS,
@@ -102,16 +122,28 @@ const FAMILIES: &[&[&OpDef]] = &[
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    dropout::ROWS,
     dynamic::ROWS,
     einsum::ROWS,
     fill::ROWS,
     flex_attention::ROWS,
+    crop::ROWS,
+    deform_conv::ROWS,
+    det::ROWS,
+    dynamic::ROWS,
+    einsum::ROWS,
+    fill::ROWS,
+    fold::ROWS,
+    fourier::ROWS,
     gather::ROWS,
     global_pool::ROWS,
     group_query_attention::ROWS,
+    grid::ROWS,
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
+    loss::ROWS,
+    lp_norm::ROWS,
     matmul::ROWS,
     multi_head_attention::ROWS,
     norm::ROWS,
@@ -124,14 +156,18 @@ const FAMILIES: &[&[&OpDef]] = &[
     ml_svm::ROWS,
     ml_trees::ROWS,
     norm::ROWS,
+    optimizer::ROWS,
     pool::ROWS,
     qlinear_conv::ROWS,
     qlinear_matmul::ROWS,
     quantize::ROWS,
     quantize_dynamic::ROWS,
+    random::ROWS,
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
+    rnn::ROWS,
+    roi::ROWS,
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
@@ -139,6 +175,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     softmax::ROWS,
     swiglu::ROWS,
     tensor_scatter::ROWS,
+    spectrum::ROWS,
     unary::ROWS,
 ];
 

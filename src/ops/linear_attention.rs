@@ -221,7 +221,8 @@ impl Recurrence {
             k: Packed::new(tensor(ctx, 1)?, n(kv_heads)),
             v: Packed::new(tensor(ctx, 2)?, n(kv_heads)),
             decay: optional(ctx, DECAY).map(|t| Packed::new(t, n(kv_heads))),
-            beta: optional(ctx, BETA).map(|t| Packed::new(t, if t.shape()[2] == 1 { 1 } else { n(kv_heads) })),
+            beta: optional(ctx, BETA)
+                .map(|t| Packed::new(t, if t.shape()[2] == 1 { 1 } else { n(kv_heads) })),
             scale,
         })
     }

@@ -1,6 +1,8 @@
 //! The gated activation of two operands.
 
-use crate::common::{ELEMENTWISE, attr, exactly, from_f64s, input, n_out, onnx, sample_of, tensor, type_error, work};
+use crate::common::{
+    ELEMENTWISE, attr, exactly, from_f64s, input, n_out, onnx, sample_of, tensor, type_error, work,
+};
 use crate::eval::{result, rounding, same_dim};
 use crate::samples::{float, shape, values};
 use crate::scalar::{fits, infer_float, same_dtypes};

@@ -47,9 +47,7 @@ fn wraps(attrs: &Attrs) -> Result<bool, Diag> {
     match attrs.str("mode") {
         None | Some("linear") => Ok(false),
         Some("circular") => Ok(true),
-        Some(other) => {
-            Err(attr_error(format!("mode is \"{other}\"")).hint("use \"linear\" or \"circular\""))
-        }
+        Some(other) => Err(attr_error(format!("mode is \"{other}\"")).hint("use \"linear\" or \"circular\"")),
     }
 }
 

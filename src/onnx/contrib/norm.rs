@@ -172,11 +172,7 @@ fn rows(
     dequantized(s, rows, scaled)
 }
 
-fn dequantized(
-    s: &mut Steps,
-    x: ValueId,
-    scaled: Option<(ValueId, ValueId)>,
-) -> Result<ValueId, Diag> {
+fn dequantized(s: &mut Steps, x: ValueId, scaled: Option<(ValueId, ValueId)>) -> Result<ValueId, Diag> {
     match scaled {
         Some((scale, zero)) => s.node("DequantizeLinear", &[x, scale, zero], vec![]),
         None => Ok(x),
@@ -200,7 +196,8 @@ fn leading_rows(
 fn mask_index(call: &Call, s: &mut Steps, mask: Option<ValueId>) -> Result<ValueId, Diag> {
     let name = output(call, 1).to_owned();
     let Some(mask) = mask else {
-        let batch = s.node("Shape", &[need(call, 0)?], vec![("start", Attr::Int(0)), ("end", Attr::Int(1))])?;
+        let batch =
+            s.node("Shape", &[need(call, 0)?], vec![("start", Attr::Int(0)), ("end", Attr::Int(1))])?;
         let zero = Tensor::from_slice(&[1], &[0i32]).ok_or_else(|| wrong_kind("value"))?;
         return s.named("ConstantOfShape", &[batch], vec![("value", Attr::Tensor(zero))], &name);
     };
