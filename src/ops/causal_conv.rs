@@ -2,9 +2,10 @@
 //! next call.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, microsoft, onnx, tensor, type_error, unsupported,
+    PLAIN, attr, attr_error, between, from_f64s, input, onnx, tensor, type_error, unsupported,
     work,
 };
+use crate::contrib_common::ms;
 
 use crate::eval::{optional, optional_type, results, rounding, same_dim, same_dtypes, want_float};
 use partita_ir::attr::Attrs;
@@ -46,7 +47,7 @@ static CAUSAL_CONV: OpDef = OpDef {
 static DILATED_CAUSAL_CONV: OpDef = OpDef {
     name: "dilated_causal_conv_with_state",
     doc: "causal_conv_with_state with `dilation`, sequence-major layout, and the states after the last places",
-    onnx: &[microsoft("CausalConvWithState")],
+    onnx: &[ms("CausalConvWithState")],
     attrs: &[
         attr("activation", AttrKind::Str),
         attr("channels_last", AttrKind::Int),

@@ -2,9 +2,10 @@
 
 use crate::attention::check_heads;
 use crate::common::{
-    PLAIN, attr, attr_error, between, data_dependent, from_f64s, index_error, input, microsoft, required,
+    PLAIN, attr, attr_error, between, data_dependent, from_f64s, index_error, input, required,
     tensor, type_error, unsupported, work,
 };
+use crate::contrib_common::ms;
 use crate::content;
 use crate::contrib_mask::{Bias, check_bias};
 use crate::eval::{optional, optional_type, results, same_dim, same_dtypes, want_float};
@@ -41,7 +42,7 @@ static GROUP_QUERY_ATTENTION: OpDef = OpDef {
     name: "group_query_attention",
     doc: "causal attention of q [B, S, H*D] over a cache of keys and values that grows by k and v [B, S, G*D], which \
           may be packed with q; also the cache, [B, G, N, D], and the scores",
-    onnx: &[microsoft("GroupQueryAttention")],
+    onnx: &[ms("GroupQueryAttention")],
     inputs: between(1, 16),
     outputs: between(1, 4),
     attrs: &[

@@ -21,9 +21,9 @@ mod causal_conv;
 mod channel_norm;
 pub mod common;
 pub mod content;
-mod contrib_mask;
 mod contrib_common;
 mod contrib_geometry;
+mod contrib_mask;
 mod contrib_nbits;
 mod contrib_qlinear;
 mod contrib_qmatmul;
@@ -47,18 +47,14 @@ mod fold;
 mod fourier;
 mod gather;
 mod global_pool;
-mod group_query_attention;
 mod grid;
+mod group_query_attention;
 mod layout;
 mod linear_attention;
 mod logic;
 mod loss;
 mod lp_norm;
 mod matmul;
-mod multi_head_attention;
-mod norm;
-mod pool;
-mod projected_attention;
 mod ml_common;
 mod ml_encode;
 mod ml_features;
@@ -69,9 +65,11 @@ mod ml_svm;
 mod ml_tree_lists;
 mod ml_tree_samples;
 mod ml_trees;
+mod multi_head_attention;
 mod norm;
 mod optimizer;
 mod pool;
+mod projected_attention;
 mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize;
@@ -122,42 +120,37 @@ const FAMILIES: &[&[&OpDef]] = &[
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    crop::ROWS,
+    deform_conv::ROWS,
+    det::ROWS,
     dropout::ROWS,
     dynamic::ROWS,
     einsum::ROWS,
     fill::ROWS,
     flex_attention::ROWS,
-    crop::ROWS,
-    deform_conv::ROWS,
-    det::ROWS,
-    dynamic::ROWS,
-    einsum::ROWS,
-    fill::ROWS,
     fold::ROWS,
     fourier::ROWS,
     gather::ROWS,
     global_pool::ROWS,
-    group_query_attention::ROWS,
     grid::ROWS,
+    group_query_attention::ROWS,
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
     loss::ROWS,
     lp_norm::ROWS,
     matmul::ROWS,
-    multi_head_attention::ROWS,
-    norm::ROWS,
-    pool::ROWS,
-    projected_attention::ROWS,
     ml_encode::ROWS,
     ml_features::ROWS,
     ml_linear::ROWS,
     ml_scale::ROWS,
     ml_svm::ROWS,
     ml_trees::ROWS,
+    multi_head_attention::ROWS,
     norm::ROWS,
     optimizer::ROWS,
     pool::ROWS,
+    projected_attention::ROWS,
     qlinear_conv::ROWS,
     qlinear_matmul::ROWS,
     quantize::ROWS,
@@ -173,9 +166,9 @@ const FAMILIES: &[&[&OpDef]] = &[
     select::ROWS,
     slice::ROWS,
     softmax::ROWS,
+    spectrum::ROWS,
     swiglu::ROWS,
     tensor_scatter::ROWS,
-    spectrum::ROWS,
     unary::ROWS,
 ];
 

@@ -1,9 +1,10 @@
 //! ONNX Runtime's attention over keys and values with one head per query head.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, microsoft, required, tensor, type_error, unsupported,
+    PLAIN, attr, attr_error, between, from_f64s, input, required, tensor, type_error, unsupported,
     work,
 };
+use crate::contrib_common::ms;
 use crate::contrib_mask::{ContribMask, check_bias, check_padding};
 use crate::eval::{optional, optional_type, results, same_dim, same_dtypes, want_float};
 use crate::sdpa::{Heads, Sdpa, Stage};
@@ -29,7 +30,7 @@ static MULTI_HEAD_ATTENTION: OpDef = OpDef {
     name: "multi_head_attention",
     doc: "softmax(q * k' * scale + masks) * v for q [B, M, H*D], k [B, N, H*D], v [B, N, H*E], or packed, or keys \
           and values in heads; also keys and values with the past ones, and the scores",
-    onnx: &[microsoft("MultiHeadAttention")],
+    onnx: &[ms("MultiHeadAttention")],
     inputs: between(1, 10),
     outputs: between(1, 4),
     attrs: &[

@@ -1,9 +1,10 @@
 //! ONNX Runtime's attention of a sequence to itself, with the projection to queries, keys and values.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, microsoft, required, tensor, type_error, unsupported,
+    PLAIN, attr, attr_error, between, from_f64s, input, required, tensor, type_error, unsupported,
     work,
 };
+use crate::contrib_common::ms;
 use crate::contrib_mask::{ContribMask, check_bias, check_padding};
 use crate::eval::{optional, optional_type, results, same_dim, same_dtypes, want_float};
 use crate::multi_head_attention::{head_size, masked, n_heads};
@@ -29,7 +30,7 @@ static PROJECTED_ATTENTION: OpDef = OpDef {
     name: "projected_attention",
     doc: "attention whose queries, keys and values are the columns of x [B, S, I] * w + b; also keys and values \
           with the past ones, [2, B, H, N, D]",
-    onnx: &[microsoft("Attention")],
+    onnx: &[ms("Attention")],
     inputs: between(2, 7),
     outputs: between(1, 2),
     attrs: &[

@@ -1,9 +1,10 @@
 //! Rotary position embedding.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, exactly, from_f64s, index_error, input, microsoft, n_out, onnx, tensor,
+    PLAIN, attr, attr_error, between, exactly, from_f64s, index_error, input, n_out, onnx, tensor,
     type_error, work,
 };
+use crate::contrib_common::ms;
 use crate::eval::{optional, optional_type, result, rounding, same_dim, same_dtypes, want_float};
 use crate::multi_head_attention::{head_size, n_heads};
 use partita_ir::attr::Attrs;
@@ -149,7 +150,7 @@ pub(crate) fn rotate(x: &mut [f64], cos: &[f64], sin: &[f64], interleaved: bool,
 static INDEXED_ROTARY_EMBEDDING: OpDef = OpDef {
     name: "indexed_rotary_embedding",
     doc: "rotates pairs of x [B, H, S, D] (or [B, S, H*D]) by the angles of their positions [B, S] (or of one offset)",
-    onnx: &[microsoft("RotaryEmbedding")],
+    onnx: &[ms("RotaryEmbedding")],
     inputs: exactly(4),
     attrs: &[
         attr("interleaved", AttrKind::Int),
