@@ -2,14 +2,14 @@
 
 use crate::attention::check_heads;
 use crate::common::{
-    PLAIN, attr, attr_error, between, data_dependent, from_f64s, index_error, input, required,
+    PLAIN, attr, attr_error, between, from_f64s, index_error, input, required,
     tensor, type_error, unsupported, work,
 };
 use crate::contrib_common::ms;
 use crate::content;
 use crate::contrib_mask::{Bias, check_bias};
 use crate::eval::{optional, optional_type, results, same_dim, same_dtypes, want_float};
-use crate::multi_head_attention::{head_size, masked, n_heads};
+use crate::multi_head_attention::{head_size, masked, n_heads, past_length};
 use crate::rotary::rotate;
 use crate::sdpa::{Heads, Stage};
 use partita_ir::attr::Attrs;
@@ -165,30 +165,17 @@ fn infer_gqa(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let [b, s, d] = sizes(ctx)?;
     let groups = Dim::known(n_heads(ctx.attrs, "kv_num_heads")?);
     let heads = Dim::known(n_heads(ctx.attrs, "num_heads")?);
-    let mut past = Dim::known(0);
-    match (optional_type(ctx, PAST_KEY), optional_type(ctx, PAST_VALUE)) {
-        (None, None) => {}
-        (Some(key), Some(value)) => {
-            for ty in [key, value] {
-                let [pb, g, n, size] = ty.shape.as_slice() else {
-                    return Err(type_error(format!("the cache must have rank 4, it is {ty}")));
-                };
-                same_dim(pb, &b, "batches of the cache and new keys")?;
-                same_dim(g, &groups, "heads of the cache and new keys")?;
-                same_dim(size, &d, "sizes of the cache and new keys")?;
-                past = n.clone();
-            }
-        }
-        _ => return Err(type_error("past keys and past values come together")),
-    }
+    let past = [PAST_KEY, PAST_VALUE].map(|n| optional_type(ctx, n));
+    let past = past_length(past, [&b, &groups], [&d, &d])?;
     let total = content::dim(ctx, TOTAL);
-    let extent = [b.clone(), s.clone(), total.clone().unwrap_or_else(|| Dim::symbol("total"))];
+    let extent = [b.clone(), s.clone(), total.clone().unwrap_or_else(|| Dim::unknown(3, 3))];
     check_operands(ctx, &d, &extent)?;
     let mut types = vec![Type::new(dtype, vec![b.clone(), s.clone(), heads.clone() * d.clone()])];
     if ctx.n_outputs > 1 {
-        let total = total.ok_or_else(data_dependent)?;
-        let cache = Type::new(dtype, vec![b.clone(), groups, past.larger(&total), d]);
-        types.extend([cache.clone(), cache, Type::new(dtype, vec![b, heads, s, total])]);
+        let length = |output| total.as_ref().map_or_else(|| Dim::unknown(output, 2), |n| past.larger(n));
+        let cache = |output| Type::new(dtype, vec![b.clone(), groups.clone(), length(output), d.clone()]);
+        let n_scores = total.clone().unwrap_or_else(|| Dim::unknown(3, 3));
+        types.extend([cache(1), cache(2), Type::new(dtype, vec![b.clone(), heads, s, n_scores])]);
     }
     types.truncate(ctx.n_outputs.max(1));
     Ok(types)

@@ -135,7 +135,7 @@ fn infer_mha(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
             _ => return Err(type_error(format!("the bias must be a vector, it is {bias}"))),
         }
     }
-    n = n + past_length(ctx, [&b, &h], [&d, &e])?;
+    n = n + past_length([PAST_KEY, PAST_VALUE].map(|n| optional_type(ctx, n)), [&b, &h], [&d, &e])?;
     let extent = [b.clone(), s.clone(), n.clone()];
     optional_type(ctx, PADDING).map_or(Ok(()), |mask| check_padding(mask, &extent))?;
     optional_type(ctx, ATTENTION_BIAS).map_or(Ok(()), |bias| check_bias(bias, &h, &extent))?;
@@ -148,14 +148,21 @@ fn infer_mha(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     Ok(shapes.into_iter().take(ctx.n_outputs.max(1)).map(|shape| Type::new(dtype, shape)).collect())
 }
 
-/// The number of past keys.
-fn past_length(ctx: &InferCtx, lead: [&Dim; 2], sizes: [&Dim; 2]) -> Result<Dim, Diag> {
-    let (key, value) = match (optional_type(ctx, PAST_KEY), optional_type(ctx, PAST_VALUE)) {
+/// The number of past keys; `lead` are batches and heads, `sizes` those of keys and values.
+///
+/// # Errors
+/// `V020` when past keys or values do not fit.
+pub(crate) fn past_length(
+    past: [Option<&Type>; 2],
+    lead: [&Dim; 2],
+    sizes: [&Dim; 2],
+) -> Result<Dim, Diag> {
+    let (key, value) = match past.into() {
         (None, None) => return Ok(Dim::known(0)),
         (Some(key), Some(value)) => (key, value),
         _ => return Err(type_error("past keys and past values come together")),
     };
-    let mut length = Dim::known(0);
+    let mut lengths = Vec::new();
     for (past, size) in [(key, sizes[0]), (value, sizes[1])] {
         let [b, h, n, d] = past.shape.as_slice() else {
             return Err(type_error(format!("past keys and values have rank 4, not {past}")));
@@ -163,9 +170,10 @@ fn past_length(ctx: &InferCtx, lead: [&Dim; 2], sizes: [&Dim; 2]) -> Result<Dim,
         same_dim(b, lead[0], "batches of past and new keys and values")?;
         same_dim(h, lead[1], "heads of past and new keys and values")?;
         same_dim(d, size, "sizes of past and new keys and values")?;
-        length = n.clone();
+        lengths.push(n.clone());
     }
-    Ok(length)
+    same_dim(&lengths[0], &lengths[1], "lengths of past keys and values")?;
+    Ok(lengths.swap_remove(0))
 }
 
 /// Part `part` of an operand as heads; a bias of packed heads goes on what is not in heads already.
