@@ -11,7 +11,7 @@ use crate::windows::Windows;
 use partita_ir::builder::Inference;
 use partita_ir::diag::Diag;
 use partita_ir::graph::Node;
-use partita_ir::types::Content;
+use partita_ir::types::{Content, Type};
 use partita_ir::{Dim, Graph, NodeId, Region, RegionKind, Regions, ValueId};
 use partita_plan::{Kernel, TileProgram};
 
@@ -394,7 +394,9 @@ fn softmax(ctx: &Ctx, node: &Node) -> Option<Own> {
 }
 
 fn layer_norm(ctx: &Ctx, node: &Node) -> Option<Own> {
-    if node.outputs.len() != 1 {
+    let mut dtypes = node.inputs.iter().flatten().map(|v| ctx.graph.ty(*v).dtype);
+    let first = dtypes.next()?;
+    if node.outputs.len() != 1 || dtypes.any(|other| other != first) {
         return None;
     }
     let axis = axis(node, rank(ctx, node.inputs[0]), -1)?;
@@ -405,37 +407,31 @@ fn layer_norm(ctx: &Ctx, node: &Node) -> Option<Own> {
     Some(Own::new(builder, node))
 }
 
-/// What the kernel does: one head count, no cache, no window, no cap, an additive mask over all keys. Everything
-/// else goes the general way.
 fn attention(ctx: &Ctx, node: &Node) -> Option<Own> {
     let ty = |n: usize| node.inputs.get(n).copied().flatten().map(|v| ctx.graph.ty(v));
-    let (q, k, v) = (ty(0)?, ty(1)?, ty(2)?);
-    let transposed = node.attrs.flag("k_transposed");
-    let leading = |t: &'_ partita_ir::Type| t.shape[..t.rank().saturating_sub(2)].to_vec();
-    let keys = v.shape.get(v.rank().checked_sub(2)?)?;
-    let whole_mask = |m: &partita_ir::Type| {
-        let last = m.shape.last();
-        m.dtype.is_float() && m.rank() <= q.rank() && last.is_none_or(|d| d == keys || d.is(1))
+    let (q, v) = (ty(0)?, ty(2)?);
+    let fits = |mask: &Type| {
+        let last = mask.shape.last();
+        mask.dtype == q.dtype && last.is_none_or(|n| n.is(1) || Some(n) == v.shape.get(2))
     };
-    let windows = ["left_window_size", "right_window_size"];
+    let coarse = matches!(node.attrs.int("softmax_precision"), Some(10 | 16));
+    let bounded = ["left_window_size", "right_window_size"].iter().any(|n| node.attrs.int_or(n, -1) >= 0);
+    // Packed or grouped heads, caches, windows, soft caps and boolean or short masks go the general way.
     let plain = node.outputs.len() == 1
-        && node.inputs.iter().skip(4).all(Option::is_none)
-        && (q.rank() >= 4 || node.attrs.get("q_num_heads").is_none())
-        && q.rank() == k.rank()
+        && node.inputs.len() <= 4
         && node.attrs.float_or("softcap", 0.0) == 0.0
-        && windows.iter().all(|w| node.attrs.int_or(w, -1) < 0)
-        && leading(q) == leading(k)
-        && leading(q) == leading(v)
-        && ty(3).is_none_or(whole_mask);
+        && !coarse
+        && !bounded
+        && q.rank() == 4
+        && q.shape[..2] == v.shape[..2]
+        && ty(3).is_none_or(fits);
     let depth = q.shape.last()?.as_known()?;
     let scale = node.attrs.float_or("scale", 1.0 / (depth as f32).sqrt());
     let builder = KernelBuilder::new("attention")
         .float("scale", f64::from(scale))
-        .int("k_transposed", i64::from(transposed))
+        .int("k_transposed", i64::from(node.attrs.flag("k_transposed")))
         .int("causal", i64::from(node.attrs.flag("is_causal")));
-    let mut own = Own::new(builder, node);
-    own.operands.truncate(4);
-    plain.then_some(own)
+    plain.then(|| Own::new(builder, node))
 }
 
 fn transpose(ctx: &Ctx, node: &Node) -> Option<Own> {

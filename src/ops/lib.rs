@@ -25,6 +25,7 @@ mod contrib_common;
 mod contrib_geometry;
 mod contrib_layout;
 mod contrib_moe;
+mod contrib_mask;
 mod contrib_nbits;
 mod contrib_qlinear;
 mod contrib_qmatmul;
@@ -50,6 +51,7 @@ mod fourier;
 mod gather;
 mod global_pool;
 mod grid;
+mod group_query_attention;
 mod layout;
 mod linear_attention;
 mod logic;
@@ -66,9 +68,11 @@ mod ml_svm;
 mod ml_tree_lists;
 mod ml_tree_samples;
 mod ml_trees;
+mod multi_head_attention;
 mod norm;
 mod optimizer;
 mod pool;
+mod projected_attention;
 mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize;
@@ -135,6 +139,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     gather::ROWS,
     global_pool::ROWS,
     grid::ROWS,
+    group_query_attention::ROWS,
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
@@ -147,9 +152,11 @@ const FAMILIES: &[&[&OpDef]] = &[
     ml_scale::ROWS,
     ml_svm::ROWS,
     ml_trees::ROWS,
+    multi_head_attention::ROWS,
     norm::ROWS,
     optimizer::ROWS,
     pool::ROWS,
+    projected_attention::ROWS,
     qlinear_conv::ROWS,
     qlinear_matmul::ROWS,
     quantize::ROWS,
