@@ -55,6 +55,9 @@ mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
+mod text_basic;
+mod text_regex;
+mod text_tfidf;
 mod unary;
 mod window;
 
@@ -96,6 +99,9 @@ const FAMILIES: &[&[&OpDef]] = &[
     select::ROWS,
     slice::ROWS,
     softmax::ROWS,
+    text_basic::ROWS,
+    text_regex::ROWS,
+    text_tfidf::ROWS,
     unary::ROWS,
 ];
 
