@@ -524,7 +524,11 @@ fn gather(ctx: &Ctx, node: &Node) -> Option<Own> {
     Some(Own::new(KernelBuilder::new("gather").int("axis", axis as i64), node))
 }
 
+/// The operand as it is. In training mode (a third operand, or the attribute) dropout is not that.
 fn copy(_: &Ctx, node: &Node) -> Option<Own> {
+    if node.attrs.flag("training_mode") || node.inputs.get(2).is_some_and(Option::is_some) {
+        return None;
+    }
     let mut own = Own::new(KernelBuilder::new("copy"), node);
     own.operands.truncate(1);
     (node.outputs.len() == 1).then_some(own)

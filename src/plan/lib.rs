@@ -9,7 +9,8 @@
 //! **Reading order.** This file (the messages), `dim` (sizes with symbols), `tile` (elementwise programs),
 //! `limits`, `order` (which step happens before which), `reserve` (when a value needs its bytes), `memory`
 //! (lifetimes to offsets), `file` and `scan` (encode and bounded decode), `check` with `check_flow` and
-//! `check_memory`, `text`. Beside them what runs: `tensor`, `datum`, `small_float`.
+//! `check_memory`, `text`. Beside them what runs: `tensor`, `datum`, `rounding`,
+//! `small_float`.
 
 pub mod budget;
 pub mod check;
@@ -26,6 +27,7 @@ pub mod memory;
 pub mod order;
 pub mod program;
 pub mod reserve;
+pub mod rounding;
 mod scan;
 pub mod small_float;
 pub mod tensor;
