@@ -58,6 +58,7 @@ mod ml_encode;
 mod ml_features;
 mod ml_forest;
 mod ml_linear;
+mod ml_maps;
 mod ml_scale;
 mod ml_svm;
 mod ml_tree_lists;
@@ -65,6 +66,7 @@ mod ml_tree_samples;
 mod ml_trees;
 mod norm;
 mod optimizer;
+mod optional;
 mod pool;
 mod qlinear_conv;
 mod qlinear_matmul;
@@ -85,16 +87,17 @@ mod scales;
 mod scatter;
 mod sdpa;
 mod select;
+mod sequence;
 pub mod shapes;
 mod slice;
 mod softmax;
-mod text_basic;
-mod text_regex;
-mod text_tfidf;
 mod spectrum;
 mod swiglu;
 mod tensor_scatter;
+mod text_basic;
 mod text_numbers;
+mod text_regex;
+mod text_tfidf;
 mod twister;
 mod unary;
 mod window;
@@ -144,11 +147,13 @@ const FAMILIES: &[&[&OpDef]] = &[
     ml_encode::ROWS,
     ml_features::ROWS,
     ml_linear::ROWS,
+    ml_maps::ROWS,
     ml_scale::ROWS,
     ml_svm::ROWS,
     ml_trees::ROWS,
     norm::ROWS,
     optimizer::ROWS,
+    optional::ROWS,
     pool::ROWS,
     qlinear_conv::ROWS,
     qlinear_matmul::ROWS,
@@ -163,6 +168,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
+    sequence::ROWS,
     slice::ROWS,
     softmax::ROWS,
     text_basic::ROWS,
