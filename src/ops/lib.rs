@@ -63,6 +63,7 @@ mod ml_encode;
 mod ml_features;
 mod ml_forest;
 mod ml_linear;
+mod ml_maps;
 mod ml_scale;
 mod ml_svm;
 mod ml_tree_lists;
@@ -71,6 +72,7 @@ mod ml_trees;
 mod multi_head_attention;
 mod norm;
 mod optimizer;
+mod optional;
 mod pool;
 mod projected_attention;
 mod qlinear_conv;
@@ -92,13 +94,17 @@ mod scales;
 mod scatter;
 mod sdpa;
 mod select;
+mod sequence;
 pub mod shapes;
 mod slice;
 mod softmax;
 mod spectrum;
 mod swiglu;
 mod tensor_scatter;
+mod text_basic;
 mod text_numbers;
+mod text_regex;
+mod text_tfidf;
 mod twister;
 mod unary;
 mod window;
@@ -149,12 +155,14 @@ const FAMILIES: &[&[&OpDef]] = &[
     ml_encode::ROWS,
     ml_features::ROWS,
     ml_linear::ROWS,
+    ml_maps::ROWS,
     ml_scale::ROWS,
     ml_svm::ROWS,
     ml_trees::ROWS,
     multi_head_attention::ROWS,
     norm::ROWS,
     optimizer::ROWS,
+    optional::ROWS,
     pool::ROWS,
     projected_attention::ROWS,
     qlinear_conv::ROWS,
@@ -170,9 +178,13 @@ const FAMILIES: &[&[&OpDef]] = &[
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
+    sequence::ROWS,
     slice::ROWS,
     softmax::ROWS,
     spectrum::ROWS,
+    text_basic::ROWS,
+    text_regex::ROWS,
+    text_tfidf::ROWS,
     swiglu::ROWS,
     tensor_scatter::ROWS,
     unary::ROWS,
