@@ -165,8 +165,11 @@ fn slices(x: &Tensor, axis: Option<usize>) -> Vec<Vec<f64>> {
     out
 }
 
+/// Zeros of both signs are equal, and so are all that are not numbers, which come last.
 fn compare(a: &[f64], b: &[f64]) -> Ordering {
-    a.iter().zip(b).map(|(x, y)| x.total_cmp(y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+    let one =
+        |x: &f64, y: &f64| x.is_nan().cmp(&y.is_nan()).then(x.partial_cmp(y).unwrap_or(Ordering::Equal));
+    a.iter().zip(b).map(|(x, y)| one(x, y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 fn eval_unique(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
