@@ -2,7 +2,7 @@
 
 use crate::common::{MOVES, attr, work_move};
 use crate::common::{attr_error, data_dependent, exactly, input, onnx, tensor, type_error};
-use crate::layout::{by_tables, empty};
+use crate::layout::{by_tables, element_bytes, empty};
 use crate::samples::{any, list, shape_of_rank, values};
 use crate::shapes::{normal_axes, result_shape};
 use partita_ir::attr::Attrs;
@@ -70,7 +70,7 @@ fn eval(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     }
     let tables: Vec<Vec<Option<usize>>> =
         x.shape().iter().zip(&shape).map(|(&from, &to)| centred(from, to)).collect();
-    Ok(vec![by_tables(x, &tables, &vec![0; x.dtype().size_bytes()])?])
+    Ok(vec![by_tables(x, &tables, &element_bytes(x.dtype(), 0.0)?)?])
 }
 
 fn sample(rng: &mut Rng) -> Sample {
