@@ -34,6 +34,8 @@ mod fourier;
 mod gather;
 mod global_pool;
 mod grid;
+mod image_decoder;
+mod jpeg;
 mod layout;
 mod logic;
 mod lp_norm;
@@ -82,6 +84,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     gather::ROWS,
     global_pool::ROWS,
     grid::ROWS,
+    image_decoder::ROWS,
     layout::ROWS,
     logic::ROWS,
     lp_norm::ROWS,
