@@ -2,8 +2,8 @@
 
 use crate::driver::Ctx;
 use partita_ir::builder::infer_graph;
+use partita_ir::data::evaluate_tensors;
 use partita_ir::diag::Diag;
-use partita_ir::op::EvalCtx;
 use partita_ir::tensor::n_elements;
 use partita_ir::{Content, Graph, NodeId, OpRef, Tensor, Type};
 
@@ -25,7 +25,9 @@ pub fn may_fold(op: OpRef, inputs: &[&Type], outputs: &[Type]) -> bool {
     let written: Option<usize> = outputs.iter().try_fold(0usize, |n, ty| n.checked_add(bytes(ty)?));
     let read: Option<usize> = inputs.iter().try_fold(0usize, |n, ty| n.checked_add(bytes(ty)?));
     match (written, read) {
-        (Some(w), Some(r)) => !op.traits.random && w <= SMALL_BYTES.max(r.saturating_mul(MAX_GROWTH)),
+        (Some(w), Some(r)) => {
+            !op.traits.random && op.data.is_none() && w <= SMALL_BYTES.max(r.saturating_mul(MAX_GROWTH))
+        }
         _ => false,
     }
 }
@@ -80,7 +82,7 @@ fn evaluate(graph: &Graph, id: NodeId) -> Option<Vec<Tensor>> {
     for value in &node.inputs {
         inputs.push(match value {
             None => None,
-            Some(v) => Some(graph.as_const(*v)?),
+            Some(v) => Some(graph.as_const(*v)?.clone()),
         });
     }
     let in_types: Vec<&Type> = node.inputs.iter().flatten().map(|v| graph.ty(*v)).collect();
@@ -89,8 +91,7 @@ fn evaluate(graph: &Graph, id: NodeId) -> Option<Vec<Tensor>> {
         return None;
     }
     let attrs = node.attrs.bind(&|_| None);
-    let out =
-        (node.op.eval)(&EvalCtx { attrs: &attrs, inputs: &inputs, n_outputs: node.outputs.len() }).ok()?;
+    let out = evaluate_tensors(node.op, &attrs, &mut inputs, node.outputs.len()).ok()?;
     // An evaluation that disagrees with the stated type is left to run time, which reports it.
     let agrees = out.len() >= out_types.len()
         && out.iter().zip(&out_types).all(|(t, ty)| Type::known(t.dtype(), t.shape()) == *ty);

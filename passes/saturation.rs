@@ -45,7 +45,12 @@ pub fn run(ctx: &mut Ctx, graph: Graph) -> Result<Graph, Vec<Diag>> {
     } else if extracted.cost_us >= extracted.input_cost_us {
         Err("no cheaper form was found".to_owned())
     } else {
-        loaded.emit(&extracted.choice, &graph).map_err(|d| d.to_string())
+        loaded.emit(&extracted.choice, &graph).map_err(|d| d.to_string()).and_then(|g| {
+            match g.undefined_size() {
+                Some(size) => Err(format!("the node that tells the size {size} would be lost")),
+                None => Ok(g),
+            }
+        })
     };
     let graph = result.unwrap_or_else(|why| {
         record.cost_after_us = record.cost_before_us;

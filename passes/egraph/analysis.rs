@@ -28,8 +28,12 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The type of a class with one result.
+    /// The type of a class with one result that is a tensor of numbers; rules know nothing of other values.
     pub fn ty(&self) -> Option<&Type> {
+        self.only_type().filter(|ty| ty.is_static())
+    }
+
+    fn only_type(&self) -> Option<&Type> {
         match self.types.as_slice() {
             [ty] => Some(ty),
             _ => None,
@@ -38,7 +42,7 @@ impl Facts {
 
     /// As an operand of inference.
     pub fn operand(&self) -> Option<Operand<'_>> {
-        self.ty().map(|ty| Operand { ty, content: self.content.as_ref() })
+        self.only_type().map(|ty| Operand { ty, content: self.content.as_ref() })
     }
 }
 

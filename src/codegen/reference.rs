@@ -1,10 +1,12 @@
 //! The `reference` kernel: an operator's name and attributes as kernel parameters, and back.
 
 use crate::params::{KernelBuilder, SymbolIndex, exprs};
-use partita_ir::attr::{Attr, Attrs};
+use partita_ir::attr::{Attr, Attrs, Body};
 use partita_ir::tensor::{Bytes, Tensor};
-use partita_ir::{DType, OpRef};
+use partita_ir::text::parse_type;
+use partita_ir::{DType, Graph, OpRef};
 use partita_plan::{Kernel, Param};
+use std::sync::Arc;
 
 /// Prefix of attribute parameters, so that they cannot clash with `op`.
 const PREFIX: &str = "attr.";
@@ -51,24 +53,43 @@ fn encode(name: &str, attr: &Attr, symbols: SymbolIndex) -> Option<Param> {
             param.ints = tensor_ints(t);
             "tensor"
         }
+        Attr::Graph(_) => "body",
+        Attr::Type(_) => "type",
     };
     param.strings = vec![kind.to_owned()];
     match attr {
         Attr::Str(v) => param.strings.push(v.clone()),
         Attr::Strs(v) => param.strings.extend(v.iter().cloned()),
+        Attr::Tensor(t) => param.strings.extend(t.strings().into_iter().map(str::to_owned)),
+        Attr::Type(ty) => param.strings.push(ty.to_string()),
+        // What a body computes is a block of the plan; its signature is all that evaluation looks at.
+        Attr::Graph(body) => param.strings.extend(body.0.outputs().map(|(_, v)| body.0.ty(v).to_string())),
         _ => {}
     }
     Some(param)
 }
 
-/// Element type, rank, dims, then one number per byte: small tensors only ever are attributes.
+/// A graph that has these outputs and nothing else.
+fn signature(types: &[String]) -> Option<Graph> {
+    let mut graph = Graph::new("body");
+    for (n, text) in types.iter().enumerate() {
+        let name = n.to_string();
+        let value = graph.add_input(&name, parse_type(text).ok()?);
+        graph.add_output(&name, value);
+    }
+    Some(graph)
+}
+
+/// Element type, rank, dims, then one number per byte: small tensors only ever are attributes. Text follows as
+/// strings.
 fn tensor_ints(t: &Tensor) -> Vec<i64> {
     let head = [i64::from(t.dtype() as i32), t.rank() as i64];
     let dims = t.shape().iter().map(|d| *d as i64);
-    head.into_iter().chain(dims).chain(t.bytes().iter().map(|b| i64::from(*b))).collect()
+    let bytes = if t.dtype() == DType::Str { &[] } else { t.bytes() };
+    head.into_iter().chain(dims).chain(bytes.iter().map(|b| i64::from(*b))).collect()
 }
 
-fn tensor_of(ints: &[i64]) -> Option<Tensor> {
+fn tensor_of(ints: &[i64], strings: &[String]) -> Option<Tensor> {
     let dtype = DType::try_from(i32::try_from(*ints.first()?).ok()?).ok()?;
     let rank = usize::try_from(*ints.get(1)?).ok()?;
     let dims: Vec<usize> = ints
@@ -76,6 +97,9 @@ fn tensor_of(ints: &[i64]) -> Option<Tensor> {
         .iter()
         .map(|d| usize::try_from(*d).ok())
         .collect::<Option<_>>()?;
+    if dtype == DType::Str {
+        return Tensor::from_strings(&dims, strings);
+    }
     let bytes: Vec<u8> = ints[2 + rank..].iter().map(|b| u8::try_from(*b).ok()).collect::<Option<_>>()?;
     Tensor::new(dtype, &dims, Bytes::from_vec(bytes))
 }
@@ -103,7 +127,9 @@ fn decode_attr(param: &Param, symbols: &[i64]) -> Option<Attr> {
         "strs" => Attr::Strs(strings.to_vec()),
         "dtype" => Attr::DType(DType::try_from(i32::try_from(*param.ints.first()?).ok()?).ok()?),
         "dims" => Attr::Ints(param.dims.iter().map(|d| d.eval(symbols).ok()).collect::<Option<_>>()?),
-        "tensor" => Attr::Tensor(tensor_of(&param.ints)?),
+        "tensor" => Attr::Tensor(tensor_of(&param.ints, strings)?),
+        "type" => Attr::Type(parse_type(strings.first()?).ok()?),
+        "body" => Attr::Graph(Body(Arc::new(signature(strings)?))),
         _ => return None,
     })
 }

@@ -1,8 +1,9 @@
 //! Attributes of nodes.
 
-use crate::{DType, Dim, Tensor};
+use crate::{DType, Dim, Graph, Tensor, Type};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,20 @@ pub enum Attr {
     /// Sizes that may hold symbols.
     Dims(Vec<Dim>),
     Tensor(Tensor),
+    /// A body: what a control flow operator runs.
+    Graph(Body),
+    /// A type, for empty sequences and optionals.
+    Type(Type),
+}
+
+/// A graph inside an attribute; equal when its text is.
+#[derive(Clone, Debug)]
+pub struct Body(pub Arc<Graph>);
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || crate::text::print(&self.0) == crate::text::print(&other.0)
+    }
 }
 
 /// Attributes by name, in name order.
@@ -131,6 +146,46 @@ impl Attrs {
         }
     }
 
+    /// A list of strings.
+    pub fn strs(&self, name: &str) -> Option<&[String]> {
+        match self.get(name)? {
+            Attr::Strs(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A list of floats.
+    pub fn floats(&self, name: &str) -> Option<&[f32]> {
+        match self.get(name)? {
+            Attr::Floats(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// A body.
+    pub fn graph(&self, name: &str) -> Option<&Arc<Graph>> {
+        match self.get(name)? {
+            Attr::Graph(v) => Some(&v.0),
+            _ => None,
+        }
+    }
+
+    /// All bodies with their names.
+    pub fn graphs(&self) -> impl Iterator<Item = (&str, &Arc<Graph>)> {
+        self.0.iter().filter_map(|(name, attr)| match attr {
+            Attr::Graph(body) => Some((name.as_str(), &body.0)),
+            _ => None,
+        })
+    }
+
+    /// A type.
+    pub fn ty(&self, name: &str) -> Option<&Type> {
+        match self.get(name)? {
+            Attr::Type(v) => Some(v),
+            _ => None,
+        }
+    }
+
     /// The attributes with symbols replaced by the values `lookup` gives; fully known dims become integers.
     #[must_use]
     pub fn bind(&self, lookup: &dyn Fn(&str) -> Option<i64>) -> Self {
@@ -160,6 +215,7 @@ impl Attrs {
                     write!(key, "{name}=F{};", bits.join(","))
                 }
                 Attr::Tensor(t) => write!(key, "{name}=T{};", t.key()),
+                Attr::Graph(body) => write!(key, "{name}=G{};", crate::text::print(&body.0)),
                 Attr::Dims(d) => write!(key, "{name}=D{d:?};"),
                 other => write!(key, "{name}={other:?};"),
             };

@@ -3,18 +3,25 @@
 //! Beside types, inference tracks *content*: small integer tensors whose elements are known as numbers or as
 //! dims. That is what turns the Shape/Gather/Concat/Reshape chains of exporters into plain reshapes.
 
-use crate::attr::Attrs;
+use crate::Dim;
+use crate::attr::{Attr, Attrs};
+use crate::data::evaluate_tensors;
 use crate::diag::Diag;
+use crate::dim::{DATA_LEAD, unnamed};
 use crate::graph::{Graph, NodeId, Source, ValueId};
-use crate::op::{EvalCtx, InferCtx, OpRef, Operand};
+use crate::op::{InferCtx, OpRef, Operand, SIZES};
 use crate::tensor::Tensor;
-use crate::types::{Content, Type};
+use crate::types::{Content, Form, Type};
+use std::sync::Arc;
 
 /// Constants up to this many elements are folded while types are inferred.
 pub const MAX_CONTENT_ELEMENTS: usize = 1024;
 
 /// Most dimensions a tensor may have.
 pub const MAX_RANK: usize = 32;
+
+/// Code of the letter an operator's inference returns when the shape of a result depends on data.
+pub const DATA_DEPENDENT: &str = "U010";
 
 /// What inference found out about a node's results.
 #[derive(Clone, Debug)]
@@ -35,7 +42,16 @@ pub fn infer_op(
 ) -> Result<Inferred, Diag> {
     check_arity(op, inputs, n_outputs)?;
     let ctx = InferCtx { attrs, inputs, n_outputs };
-    let types = (op.infer)(&ctx)?;
+    if let Some(types) = untyped(op, &ctx)? {
+        let contents = vec![None; types.len()];
+        return Ok(Inferred { types, contents });
+    }
+    let types = match (op.infer)(&ctx) {
+        // Not even the rank is known before the program runs.
+        Err(diag) if diag.code == DATA_DEPENDENT => vec![Type::any(); n_outputs],
+        other => other?,
+    };
+    let mut types = named_sizes(types, attrs.strs(SIZES).unwrap_or_default());
     if types.len() < n_outputs {
         let text = format!("{} gives {} results, {n_outputs} were asked for", op.name, types.len());
         return Err(Diag::new("V003", text).hint("remove the results that do not exist"));
@@ -46,8 +62,57 @@ pub fn infer_op(
             format!("a result has {} dimensions, at most {MAX_RANK} are supported", ty.rank()),
         ));
     }
-    let contents = contents(op, &ctx, &types);
+    let contents = contents(op, &ctx, &mut types);
     Ok(Inferred { types, contents })
+}
+
+/// The results of an operator over tensors when the rank of an operand is not known: nothing is known of them.
+fn untyped(op: OpRef, ctx: &InferCtx) -> Result<Option<Vec<Type>>, Diag> {
+    if op.data.is_some() || ctx.inputs.iter().flatten().all(|o| o.ty.is_tensor()) {
+        return Ok(None);
+    }
+    let other = ctx
+        .inputs
+        .iter()
+        .position(|o| o.is_some_and(|o| !matches!(o.ty.form, Form::Tensor | Form::Unranked | Form::Any)));
+    if let Some(n) = other {
+        let ty = ctx.inputs[n].map(|o| o.ty.to_string()).unwrap_or_default();
+        let text = format!("operand {n} of {} must be a tensor, it is {ty}", op.name);
+        return Err(Diag::new("V005", text).hint("take the tensor out of it first"));
+    }
+    Ok(Some(vec![Type::any(); ctx.n_outputs]))
+}
+
+/// Sizes without a name in the order of their appearance, each once.
+fn unnamed_sizes(types: &[Type]) -> Vec<Arc<str>> {
+    let mut found: Vec<Arc<str>> = Vec::new();
+    for symbol in types.iter().flat_map(Type::symbols) {
+        if unnamed(&symbol).is_some() && !found.contains(&symbol) {
+            found.push(symbol);
+        }
+    }
+    found
+}
+
+/// `types` with `names` for the sizes that have none.
+fn named_sizes(types: Vec<Type>, names: &[String]) -> Vec<Type> {
+    let found = unnamed_sizes(&types);
+    if found.is_empty() || names.is_empty() {
+        return types;
+    }
+    let name = |symbol: &str| found.iter().position(|f| **f == *symbol).and_then(|n| names.get(n));
+    let rename = |d: &Dim| d.substitute(&|symbol| name(symbol).map(|n| Dim::symbol(n)));
+    types.into_iter().map(|ty| Type { shape: ty.shape.iter().map(rename).collect(), ..ty }).collect()
+}
+
+/// Names for sizes that depend on data: the result's name and the axis.
+fn invented_sizes(types: &[Type], results: &[String]) -> Vec<String> {
+    let invent = |symbol: &Arc<str>| {
+        let (output, axis) = unnamed(symbol).unwrap_or_default();
+        let result = results.get(output).map_or("", String::as_str);
+        format!("{DATA_LEAD}{result}.{axis}")
+    };
+    unnamed_sizes(types).iter().map(invent).collect()
 }
 
 fn check_arity(op: OpRef, inputs: &[Option<Operand>], n_outputs: usize) -> Result<(), Diag> {
@@ -70,8 +135,11 @@ fn check_arity(op: OpRef, inputs: &[Option<Operand>], n_outputs: usize) -> Resul
 
 /// Contents of the results: by evaluation when all operands are small constants, else by the operator's own
 /// symbolic rule.
-fn contents(op: OpRef, ctx: &InferCtx, types: &[Type]) -> Vec<Option<Content>> {
+fn contents(op: OpRef, ctx: &InferCtx, types: &mut [Type]) -> Vec<Option<Content>> {
     if let Some(folded) = fold(op, ctx, types) {
+        for (ty, tensor) in types.iter_mut().zip(&folded) {
+            *ty = Type::known(tensor.dtype(), tensor.shape());
+        }
         return folded.into_iter().map(|t| Some(Content::Const(t))).collect();
     }
     let mut out = vec![None; types.len()];
@@ -88,31 +156,42 @@ fn as_content(dims: Vec<crate::Dim>, ty: &Type) -> Content {
 }
 
 fn fold(op: OpRef, ctx: &InferCtx, types: &[Type]) -> Option<Vec<Tensor>> {
+    // A size that depends on data is as small as the data.
     let small = |t: &Type| {
-        t.known_shape().and_then(|s| crate::tensor::n_elements(&s)).is_some_and(|n| n <= MAX_CONTENT_ELEMENTS)
+        depends_on_data(t)
+            || t.known_shape()
+                .and_then(|s| crate::tensor::n_elements(&s))
+                .is_some_and(|n| n <= MAX_CONTENT_ELEMENTS)
     };
-    if op.traits.random || !types.iter().all(small) {
+    if op.traits.random || op.data.is_some() || !types.iter().all(small) {
         return None;
     }
     let mut tensors = Vec::with_capacity(ctx.inputs.len());
     for operand in ctx.inputs {
         tensors.push(match operand {
             None => None,
-            Some(o) => Some(o.content?.as_const()?),
+            Some(o) => Some(o.content?.as_const()?.clone()),
         });
     }
     if tensors.iter().flatten().any(|t| t.n_elements() > MAX_CONTENT_ELEMENTS) {
         return None;
     }
     let attrs = ctx.attrs.bind(&|_| None);
-    let out = (op.eval)(&EvalCtx { attrs: &attrs, inputs: &tensors, n_outputs: ctx.n_outputs }).ok()?;
+    let out = evaluate_tensors(op, &attrs, &mut tensors, ctx.n_outputs).ok()?;
     // A folded value must agree with the inferred type, or symbols were lost on the way.
     let agrees = out.len() >= types.len()
-        && out
-            .iter()
-            .zip(types)
-            .all(|(t, ty)| t.dtype() == ty.dtype && ty.known_shape().as_deref() == Some(t.shape()));
+        && out.iter().zip(types).all(|(t, ty)| t.dtype() == ty.dtype && fits(ty, t.shape()));
     agrees.then_some(out)
+}
+
+fn depends_on_data(ty: &Type) -> bool {
+    ty.symbols().iter().any(|s| s.starts_with(DATA_LEAD) || unnamed(s).is_some())
+}
+
+fn fits(ty: &Type, shape: &[usize]) -> bool {
+    let same =
+        |(dim, &size): (&Dim, &usize)| dim.as_known().map_or(depends_on_data(ty), |d| d == size as i64);
+    ty.is_tensor() && ty.rank() == shape.len() && ty.shape.iter().zip(shape).all(same)
 }
 
 /// Builds a graph node by node; types and contents are inferred as it goes.
@@ -174,8 +253,14 @@ impl Builder {
             .iter()
             .map(|v| v.map(|v| Operand { ty: self.graph.ty(v), content: self.content(v) }))
             .collect();
-        let inferred = infer_op(op, &attrs, &operands, names.len())
+        let mut inferred = infer_op(op, &attrs, &operands, names.len())
             .map_err(|d| d.at_node(format!("{name} ({})", op.name)))?;
+        let sizes = invented_sizes(&inferred.types, names);
+        let mut attrs = attrs;
+        if !sizes.is_empty() {
+            inferred.types = named_sizes(inferred.types, &sizes);
+            attrs.set(SIZES, Attr::Strs(sizes));
+        }
         let results: Vec<(String, Type)> = names.iter().cloned().zip(inferred.types).collect();
         let id = self.graph.add_node(name, op, attrs, inputs, &results);
         let outputs = self.graph.node(id).outputs.clone();

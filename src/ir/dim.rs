@@ -16,6 +16,12 @@ pub const MAX_TERMS: usize = 64;
 /// Smallest value of a symbol: inputs are not empty.
 pub const MIN_SYMBOL: i64 = 1;
 
+/// First character of symbols for sizes that depend on data; they may be zero.
+pub const DATA_LEAD: char = '~';
+
+/// First character of sizes that have no name yet, see `Dim::unknown`.
+const UNNAMED_LEAD: char = '?';
+
 /// An indivisible factor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Atom {
@@ -45,6 +51,12 @@ impl Dim {
     /// The symbol `name`.
     pub fn symbol(name: &str) -> Self {
         Self::from_terms([(vec![Atom::Symbol(name.into())], 1)])
+    }
+
+    /// A size that only a run can tell, of axis `axis` of result `output` of the operator whose types are being
+    /// inferred. It is given a name, unique in the graph, when the operator is added to one.
+    pub fn unknown(output: usize, axis: usize) -> Self {
+        Self::symbol(&format!("{UNNAMED_LEAD}{output}.{axis}"))
     }
 
     fn from_terms(terms: impl IntoIterator<Item = (Vec<Atom>, i64)>) -> Self {
@@ -265,6 +277,7 @@ impl Atom {
     /// A lower bound; see `Dim::at_least`.
     fn at_least(&self) -> Option<i64> {
         match self {
+            Self::Symbol(name) if name.starts_with([DATA_LEAD, UNNAMED_LEAD]) => Some(0),
             Self::Symbol(_) => Some(MIN_SYMBOL),
             Self::FloorDiv(a, b) => {
                 let by = b.as_known().filter(|&b| b > 0)?;
@@ -300,6 +313,12 @@ impl Atom {
         items.push(DimItem { op: op as i32, value: 0 });
         Some(())
     }
+}
+
+/// Result and axis of a size that has no name yet.
+pub(crate) fn unnamed(symbol: &str) -> Option<(usize, usize)> {
+    let (output, axis) = symbol.strip_prefix(UNNAMED_LEAD)?.split_once('.')?;
+    Some((output.parse().ok()?, axis.parse().ok()?))
 }
 
 /// `monomial` without `factors`, or `None` when one of them is missing.

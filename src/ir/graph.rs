@@ -14,6 +14,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
+/// Deepest nesting of bodies inside bodies; what walks them may recurse this far.
+pub const MAX_BODY_DEPTH: usize = 12;
+
 /// A node (one application of an operator).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(NodeIndex<u32>);
@@ -168,6 +171,11 @@ impl Graph {
         }
     }
 
+    /// Whether the value with this index is the result of a node.
+    pub(crate) fn is_computed(&self, index: usize) -> bool {
+        matches!(self.values[index].source, Source::Node(..))
+    }
+
     /// Graph inputs in order.
     pub fn inputs(&self) -> &[ValueId] {
         &self.inputs
@@ -296,18 +304,59 @@ impl Graph {
             .collect()
     }
 
-    /// Removes nodes whose results nobody needs; returns how many.
+    /// Nodes that name sizes which depend on data, by the names of the sizes.
+    pub fn size_definers(&self) -> BTreeMap<String, NodeId> {
+        let names = |(id, node): (NodeId, &Node)| {
+            let sizes = node.attrs.strs(crate::op::SIZES).unwrap_or_default().to_vec();
+            sizes.into_iter().map(move |name| (name, id))
+        };
+        self.nodes().flat_map(names).collect()
+    }
+
+    /// Symbols that a node's results and attributes mention.
+    pub fn mentioned(&self, id: NodeId) -> BTreeSet<Arc<str>> {
+        let node = self.node(id);
+        let mut symbols: BTreeSet<Arc<str>> =
+            node.outputs.iter().flat_map(|v| self.ty(*v).symbols()).collect();
+        for dims in node.attrs.iter().filter_map(|(name, _)| node.attrs.dims(name)) {
+            dims.iter().for_each(|d| d.symbols(&mut symbols));
+        }
+        symbols
+    }
+
+    /// A size that depends on data which is mentioned but whose definition is gone.
+    pub fn undefined_size(&self) -> Option<Arc<str>> {
+        let definers = self.size_definers();
+        let given = self.input_symbols();
+        let lost = |s: &Arc<str>| {
+            s.starts_with(crate::dim::DATA_LEAD) && !definers.contains_key(&**s) && !given.contains_key(s)
+        };
+        self.nodes().find_map(|(id, _)| self.mentioned(id).into_iter().find(lost))
+    }
+
+    /// Removes nodes whose results nobody needs; returns how many. A node that defines a size somebody mentions is
+    /// needed.
     pub fn remove_dead(&mut self) -> usize {
+        let definers = self.size_definers();
         let mut live: BTreeSet<NodeIndex<u32>> = BTreeSet::new();
         let mut todo: Vec<NodeId> = self.outputs.iter().filter_map(|(_, v)| self.producer(*v)).collect();
         while let Some(node) = todo.pop() {
             if live.insert(node.0) {
                 todo.extend(self.node(node).inputs.iter().flatten().filter_map(|v| self.producer(*v)));
+                if !definers.is_empty() {
+                    todo.extend(self.mentioned(node).iter().filter_map(|s| definers.get(&**s)));
+                }
             }
         }
         let before = self.n_nodes();
         self.dag.retain_nodes(|_, id| live.contains(&id));
         before - self.n_nodes()
+    }
+
+    /// Names of all symbols that inputs, results and attributes mention, in name order.
+    pub fn all_symbols(&self) -> BTreeSet<Arc<str>> {
+        let inputs = self.inputs.iter().flat_map(|v| self.ty(*v).symbols());
+        inputs.chain(self.nodes().flat_map(|(id, _)| self.mentioned(id))).collect()
     }
 
     /// Names of all symbols in the types of the graph's inputs, each with the input and axis that is exactly

@@ -11,14 +11,13 @@
 
 pub mod attr;
 pub mod builder;
-pub mod datum;
+pub mod data;
 pub mod diag;
 pub mod dim;
 pub mod graph;
 pub mod interp;
 pub mod op;
 pub mod region;
-pub mod tensor;
 pub mod text;
 pub mod tile;
 pub mod types;
@@ -27,13 +26,12 @@ pub mod work;
 
 pub use attr::{Attr, Attrs};
 pub use builder::Builder;
-pub use datum::Datum;
 pub use diag::{Diag, Place};
 pub use dim::Dim;
 pub use graph::{Graph, NodeId, Source, ValueId};
 pub use op::{OpDef, OpRef, Registry};
-pub use partita_plan::ElementType as DType;
+pub use partita_plan::budget::{Budget, RunLimits};
+pub use partita_plan::{Bytes, Datum, ElementType as DType, Tensor, tensor};
 pub use region::{Region, RegionKind, Regions};
-pub use tensor::{Bytes, Tensor};
-pub use types::{Content, Type};
+pub use types::{Content, Form, Type};
 pub use work::{Work, WorkKind};

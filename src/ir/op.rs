@@ -1,12 +1,12 @@
 //! Operators as rows: everything the compiler needs to know about one, in one place.
 
 use crate::attr::Attrs;
-use crate::datum::{DataCtx, Datum};
+use crate::data::DataCtx;
 use crate::diag::Diag;
 use crate::tile::{Reg, TileBuilder};
 use crate::types::{Content, Type};
 use crate::work::Work;
-use crate::{DType, Dim, Tensor};
+use crate::{DType, Datum, Dim, Tensor};
 use std::fmt;
 
 /// Shared reference to an operator's row.
@@ -40,6 +40,8 @@ pub enum AttrKind {
     DType,
     Dims,
     Tensor,
+    Graph,
+    Type,
 }
 
 /// An attribute an operator may have.
@@ -77,6 +79,14 @@ pub struct Operand<'a> {
     pub ty: &'a Type,
     pub content: Option<&'a Content>,
 }
+
+/// Name of the attribute, allowed on every operator, that names the sizes of its results which depend on data, in
+/// order of their appearance.
+pub const SIZES: &str = "sizes";
+
+/// Name of the attribute of operators with bodies: how many of the last operands are values that the bodies capture.
+/// They are the last inputs of every body, in the same order.
+pub const CAPTURES: &str = "captures";
 
 /// What inference is given.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ mod literal;
 mod parse;
 mod print;
 
-pub use parse::{FileResolver, no_files, parse};
+pub use parse::{FileResolver, no_files, parse, parse_type};
 pub use print::{WeightSink, inline_weights, print, print_with};
 
 /// Longest text that is read, in bytes.

@@ -27,9 +27,9 @@ pub fn lane_of(dtype: DType) -> Lane {
     if dtype.is_float() { Lane::Float } else { Lane::Int }
 }
 
-/// Whether tile programs compute the element type exactly enough (f64 and u64 do not fit the lanes).
+/// Whether tile programs compute the element type exactly enough (f64 and u64 do not fit the lanes, small types are only stored).
 pub fn fits_lanes(dtype: DType) -> bool {
-    !matches!(dtype, DType::F64 | DType::U64)
+    dtype.is_computable() && !matches!(dtype, DType::F64 | DType::U64)
 }
 
 /// Builds a program; equal instructions are shared.

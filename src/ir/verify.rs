@@ -3,7 +3,7 @@
 use crate::builder::infer_graph;
 use crate::diag::Diag;
 use crate::graph::{Graph, Source, ValueId};
-use crate::op::AttrKind;
+use crate::op::{AttrKind, SIZES};
 use crate::{Attr, Type};
 use std::collections::BTreeSet;
 
@@ -17,7 +17,11 @@ const CHECKS: &[(&str, Check)] = &[
     ("V013 attributes are known, of the right kind, and required ones are present", attributes),
     ("V014 stated types are the inferred ones", types),
     ("V015 symbols of the graph are bound by its inputs", symbols),
+    ("V016 bodies are valid graphs", bodies),
 ];
+
+/// Checks that a body makes; its symbols may be bound around it.
+const BODY_CHECKS: &[Check] = &[acyclic, operands_exist, unique_names, attributes, types, bodies];
 
 /// Checks a graph.
 ///
@@ -86,6 +90,7 @@ fn attributes(graph: &Graph, found: &mut Vec<Diag>) {
         let here = |d: Diag| d.at_node(format!("{} ({})", node.name, node.op.name));
         for (name, attr) in node.attrs.iter() {
             match node.op.attr(name) {
+                None if name == SIZES => {}
                 None => {
                     found.push(here(Diag::new("V013", format!("{} has no attribute {name}", node.op.name))));
                 }
@@ -117,6 +122,8 @@ fn has_kind(attr: &Attr, kind: AttrKind) -> bool {
             | (Attr::Strs(_), AttrKind::Strs)
             | (Attr::DType(_), AttrKind::DType)
             | (Attr::Tensor(_), AttrKind::Tensor)
+            | (Attr::Graph(_), AttrKind::Graph)
+            | (Attr::Type(_), AttrKind::Type)
     )
 }
 
@@ -132,6 +139,21 @@ fn types(graph: &Graph, found: &mut Vec<Diag>) {
                 let text = format!("the stated type {stated} is not the inferred one, {inferred}");
                 found.push(Diag::new("V014", text).at_node(&*node.name).at_value(&*graph.value(*value).name));
             }
+        }
+    }
+}
+
+fn bodies(graph: &Graph, found: &mut Vec<Diag>) {
+    for (_, node) in graph.nodes() {
+        for (name, body) in node.attrs.graphs() {
+            let mut inside = Vec::new();
+            for check in BODY_CHECKS {
+                check(body, &mut inside);
+                if !inside.is_empty() {
+                    break;
+                }
+            }
+            found.extend(inside.into_iter().map(|d| d.hint(format!("in body {name} of {}", node.name))));
         }
     }
 }

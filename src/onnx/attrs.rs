@@ -1,6 +1,8 @@
 //! Attributes: what ONNX states, and what an operator's row wants.
 
-use crate::tensors::{Store, code_of, dtype_of};
+use crate::dtypes::{code_of, dtype_of};
+use crate::tensors::{Store, full};
+use crate::typing::{inner_type, to_type_proto};
 use onnx_protobuf::AttributeProto;
 use onnx_protobuf::attribute_proto::AttributeType;
 use partita_ir::op::AttrKind;
@@ -27,7 +29,7 @@ pub(crate) fn onnx_name(ours: &str) -> &str {
 /// The value an attribute states.
 ///
 /// # Errors
-/// `I019` when it states none or broken text, `U003` or `U004` for kinds that are not supported.
+/// `I019` when it states none or broken text, `U003` for kinds that are not supported.
 pub(crate) fn value(proto: &AttributeProto, store: &mut Store) -> Result<Attr, Diag> {
     if !proto.ref_attr_name.is_empty() {
         return Err(bad(proto, "refers to an attribute of a function, outside of one"));
@@ -46,14 +48,15 @@ pub(crate) fn value(proto: &AttributeProto, store: &mut Store) -> Result<Attr, D
             let tensor = proto.t.as_ref().ok_or_else(|| bad(proto, "holds no tensor"))?;
             Attr::Tensor(store.tensor(tensor)?)
         }
-        AttributeType::GRAPH | AttributeType::GRAPHS => {
-            let text = format!("attribute {} is a subgraph; control flow is not supported", proto.name);
-            return Err(Diag::new("U004", text).hint("export the model without If, Loop and Scan"));
+        AttributeType::SPARSE_TENSOR => {
+            let tensor = proto.sparse_tensor.as_ref().ok_or_else(|| bad(proto, "holds no tensor"))?;
+            Attr::Tensor(store.sparse(tensor)?)
         }
+        AttributeType::TYPE_PROTO => Attr::Type(inner_type(proto.tp.as_ref(), true, 0)?),
         AttributeType::UNDEFINED => return Err(bad(proto, "does not state its kind")),
         _ => {
             let text = format!("attribute {} is of kind {kind:?}, which is not supported", proto.name);
-            return Err(Diag::new("U003", text).hint("export the model with dense tensors"));
+            return Err(Diag::new("U003", text).hint("no operator has such an attribute"));
         }
     })
 }
@@ -80,7 +83,9 @@ pub(crate) fn convert(name: &str, attr: Attr, kind: AttrKind) -> Result<Attr, Di
         | (attr @ Attr::Ints(_), AttrKind::Ints | AttrKind::Dims)
         | (attr @ Attr::Floats(_), AttrKind::Floats)
         | (attr @ Attr::Strs(_), AttrKind::Strs)
-        | (attr @ Attr::Tensor(_), AttrKind::Tensor) => Ok(attr),
+        | (attr @ Attr::Tensor(_), AttrKind::Tensor)
+        | (attr @ Attr::Graph(_), AttrKind::Graph)
+        | (attr @ Attr::Type(_), AttrKind::Type) => Ok(attr),
         (attr, kind) => {
             let text = format!("attribute {name} is {}, {kind:?} is expected", kind_of(&attr));
             Err(Diag::new("I019", text).hint("the model is damaged; export it again"))
@@ -99,6 +104,8 @@ fn kind_of(attr: &Attr) -> &'static str {
         Attr::DType(_) => "an element type",
         Attr::Dims(_) => "a list of sizes",
         Attr::Tensor(_) => "a tensor",
+        Attr::Graph(_) => "a graph",
+        Attr::Type(_) => "a type",
     }
 }
 
@@ -135,12 +142,14 @@ pub(crate) fn to_proto(name: &str, attr: &Attr) -> Option<AttributeProto> {
             AttributeType::STRINGS
         }
         Attr::Tensor(v) => {
-            let mut tensor = crate::tensors::header("", v);
-            tensor.raw_data = v.bytes().to_vec();
-            proto.t = Some(tensor).into();
+            proto.t = Some(full("", v)).into();
             AttributeType::TENSOR
         }
-        Attr::Dims(_) => return None,
+        Attr::Type(v) => {
+            proto.tp = Some(to_type_proto(v)).into();
+            AttributeType::TYPE_PROTO
+        }
+        Attr::Dims(_) | Attr::Graph(_) => return None,
     };
     proto.type_ = kind.into();
     Some(proto)

@@ -1,11 +1,14 @@
 //! The bytes of a model: the structure through protobuf, the weights streamed after it so that they are never
 //! held twice. Files are written beside their final name and renamed when complete.
 
+use crate::packed::file_bytes;
+use crate::sparse::size_in_file;
 use crate::tensors::{header, prefix};
 use crate::wire::push_varint;
 use onnx_protobuf::tensor_proto::DataLocation;
 use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto};
-use partita_ir::{Diag, Tensor};
+use partita_ir::{DType, Diag, Tensor};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -29,20 +32,27 @@ pub(crate) struct Encoded {
 /// An initializer in the model: its bytes up to its data, and its data unless that lies elsewhere.
 struct Piece<'a> {
     prefix: Vec<u8>,
-    data: &'a [u8],
+    data: Cow<'a, [u8]>,
+}
+
+impl<'a> Piece<'a> {
+    fn inside(name: &str, tensor: &'a Tensor) -> Self {
+        let data = file_bytes(tensor);
+        Self { prefix: prefix(name, tensor, data.len()), data }
+    }
 }
 
 impl Encoded {
     /// Bytes of the file with all weights inside, but for a few hundred.
     pub(crate) fn size_bytes(&self) -> u64 {
         let weights: u64 =
-            self.initializers.iter().map(|(n, t)| (n.len() + t.bytes().len() + 64) as u64).sum();
+            self.initializers.iter().map(|(n, t)| (n.len() + size_in_file(t) + 64) as u64).sum();
         weights + self.graph.compute_size() + self.model.compute_size()
     }
 
     /// Writes the model with all weights inside.
     pub(crate) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
-        let pieces = self.initializers.iter().map(|(n, t)| Piece { prefix: prefix(n, t), data: t.bytes() });
+        let pieces = self.initializers.iter().map(|(n, t)| Piece::inside(n, t));
         self.write_pieces(&pieces.collect::<Vec<_>>(), out)
     }
 
@@ -57,7 +67,7 @@ impl Encoded {
         for (piece, head) in pieces.iter().zip(&heads) {
             out.write_all(head)?;
             out.write_all(&piece.prefix)?;
-            out.write_all(piece.data)?;
+            out.write_all(&piece.data)?;
         }
         out.flush()
     }
@@ -78,25 +88,27 @@ impl Encoded {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let data_name = format!("{name}.data");
         let mut offset = 0u64;
-        let mut outside: Vec<(u64, &[u8])> = Vec::new();
+        let mut outside: Vec<(u64, Cow<[u8]>)> = Vec::new();
         let mut pieces = Vec::new();
         for (name, tensor) in &self.initializers {
-            let data = tensor.bytes();
-            if data.len() < MIN_EXTERNAL_BYTES {
-                pieces.push(Piece { prefix: prefix(name, tensor), data });
+            let data = file_bytes(tensor);
+            if data.len() < MIN_EXTERNAL_BYTES || tensor.dtype() == DType::Str {
+                pieces.push(Piece::inside(name, tensor));
                 continue;
             }
             offset = offset.next_multiple_of(ALIGN_BYTES);
-            pieces.push(Piece { prefix: reference(name, tensor, &data_name, offset), data: &[] });
+            let prefix = reference(name, tensor, &data_name, offset, data.len());
+            pieces.push(Piece { prefix, data: Cow::Borrowed(&[]) });
+            let len = data.len() as u64;
             outside.push((offset, data));
-            offset += data.len() as u64;
+            offset += len;
         }
         replace(&path.with_file_name(&data_name), |out| write_aligned(&outside, out))?;
         replace(path, |out| self.write_pieces(&pieces, out))
     }
 }
 
-fn write_aligned(weights: &[(u64, &[u8])], out: &mut dyn Write) -> std::io::Result<()> {
+fn write_aligned(weights: &[(u64, Cow<[u8]>)], out: &mut dyn Write) -> std::io::Result<()> {
     let mut at = 0u64;
     for (offset, data) in weights {
         let gap = usize::try_from(offset - at).unwrap_or(0);
@@ -108,14 +120,11 @@ fn write_aligned(weights: &[(u64, &[u8])], out: &mut dyn Write) -> std::io::Resu
 }
 
 /// The bytes of an initializer whose data lies in a file of its own.
-fn reference(name: &str, tensor: &Tensor, file: &str, offset: u64) -> Vec<u8> {
+fn reference(name: &str, tensor: &Tensor, file: &str, offset: u64, len: usize) -> Vec<u8> {
     let mut proto = header(name, tensor);
     proto.data_location = DataLocation::EXTERNAL.into();
-    let entries = [
-        ("location", file.to_owned()),
-        ("offset", offset.to_string()),
-        ("length", tensor.bytes().len().to_string()),
-    ];
+    let entries =
+        [("location", file.to_owned()), ("offset", offset.to_string()), ("length", len.to_string())];
     proto.external_data = entries
         .into_iter()
         .map(|(key, value)| StringStringEntryProto { key: key.to_owned(), value, ..Default::default() })

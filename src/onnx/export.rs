@@ -2,14 +2,10 @@
 
 use crate::encode::{Encoded, MAX_MESSAGE_BYTES};
 use crate::import::Imported;
-use crate::tensors::code_of;
+use crate::typing::value_info;
 use crate::writer::Writer;
-use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
-use onnx_protobuf::{
-    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, type_proto,
-};
-use partita_ir::{Diag, Dim, Graph, Type};
+use onnx_protobuf::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use partita_ir::{Diag, Graph};
 use std::path::Path;
 
 /// Version of the file format written; engines of 2023 read the first, those of 2024 the second.
@@ -99,22 +95,4 @@ fn opset_id(domain: &str, version: i64) -> OperatorSetIdProto {
 
 fn entry(key: &str, value: &str) -> StringStringEntryProto {
     StringStringEntryProto { key: key.to_owned(), value: value.to_owned(), ..Default::default() }
-}
-
-fn value_info(name: String, ty: &Type) -> ValueInfoProto {
-    let shape = TensorShapeProto { dim: ty.shape.iter().map(dimension_of).collect(), ..Default::default() };
-    let tensor =
-        type_proto::Tensor { elem_type: code_of(ty.dtype), shape: Some(shape).into(), ..Default::default() };
-    let value = Some(type_proto::Value::TensorType(tensor));
-    let ty = TypeProto { value, ..Default::default() };
-    ValueInfoProto { name, type_: Some(ty).into(), ..Default::default() }
-}
-
-fn dimension_of(dim: &Dim) -> Dimension {
-    let value = match (dim.as_known(), dim.as_symbol()) {
-        (Some(size), _) => dimension::Value::DimValue(size),
-        (None, Some(name)) => dimension::Value::DimParam(name.to_owned()),
-        (None, None) => dimension::Value::DimParam(dim.to_string()),
-    };
-    Dimension { value: Some(value), ..Default::default() }
 }

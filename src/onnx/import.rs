@@ -11,8 +11,9 @@ use crate::map::{Owner, hold, map};
 use crate::order::{check, label};
 use crate::schema::Msg;
 use crate::tensors::Store;
+use crate::values::Ports;
 use crate::wire::scan;
-use onnx_protobuf::{GraphProto, Message, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use onnx_protobuf::{GraphProto, Message, ModelProto, NodeProto, ValueInfoProto};
 use partita_ir::{Attr, Bytes, Diag, Graph, Tensor, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -31,6 +32,8 @@ pub struct Imported {
     pub metadata: Vec<(String, String)>,
     /// Graph inputs that have a default (an initializer of the same name). They are constants here.
     pub defaulted_inputs: Vec<String>,
+    /// What kinds of values the inputs and outputs are declared to be.
+    pub ports: Ports,
 }
 
 /// Reads the model at `path`. Weights stay in the file, which is mapped.
@@ -65,18 +68,24 @@ pub fn load_bytes(
 /// # Errors
 /// `I0xx` for a file that is no ONNX model.
 pub fn input_names(path: &Path) -> Result<Vec<String>, Diag> {
+    Ok(port_kinds(path)?.inputs.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The declared kinds of the inputs (without those that have a default) and outputs of the model at `path`,
+/// whether or not the model is supported.
+///
+/// # Errors
+/// `I0xx` for a file that is no ONNX model.
+pub fn port_kinds(path: &Path) -> Result<Ports, Diag> {
     let options = Options::default();
     let owner = map(path, options.limits.model_bytes)?;
     let (model, _) = parse(&owner, &options)?;
-    let graph = model.graph.unwrap_or_default();
-    let defaults: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
-    let names = graph.input.iter().map(|i| &i.name).filter(|n| !defaults.contains(n.as_str()));
-    Ok(names.cloned().collect())
+    Ok(Ports::of(&model.graph.unwrap_or_default()))
 }
 
 fn read(name: &str, owner: Owner, external: External, options: &Options) -> Result<Imported, Vec<Diag>> {
     let result = parse(&owner, options).map_err(|d| vec![d]).and_then(|(model, lifts)| {
-        let store = Store { owner, lifts, external };
+        let store = Store { owner, lifts, external, limits: options.limits };
         build(model, store, options)
     });
     result.map_err(|mut diags| {
@@ -124,6 +133,7 @@ fn build(mut model: ModelProto, store: Store, options: &Options) -> Result<Impor
         doc: model.doc_string,
         metadata: model.metadata_props.into_iter().map(|e| (e.key, e.value)).collect(),
         defaulted_inputs: importer.defaulted,
+        ports: Ports::of(&graph),
     })
 }
 
@@ -132,7 +142,8 @@ fn opsets(model: &ModelProto) -> Result<Opsets, Diag> {
     let mut opsets = BTreeMap::new();
     for import in &model.opset_import {
         let domain = standard(&import.domain);
-        if opsets.insert(domain.to_owned(), import.version).is_some() {
+        // Some converters state the same one twice.
+        if opsets.insert(domain.to_owned(), import.version).is_some_and(|before| before != import.version) {
             let text = format!("the opset of domain {:?} is stated twice", import.domain);
             return Err(Diag::new("I012", text).hint("the model is damaged; export it again"));
         }
@@ -192,13 +203,13 @@ impl<'a> Importer<'a> {
     fn given(&mut self, graph: &'a GraphProto) {
         let inputs: BTreeSet<&str> = graph.input.iter().map(|i| i.name.as_str()).collect();
         for tensor in &graph.initializer {
-            self.initializer(tensor, inputs.contains(tensor.name.as_str()));
+            let data = self.store.tensor(tensor);
+            self.initializer(&tensor.name, data, inputs.contains(tensor.name.as_str()));
         }
         for sparse in &graph.sparse_initializer {
             let name = sparse.values.as_ref().map_or("", |v| v.name.as_str());
-            let diag = Diag::new("U003", "sparse initializers are not supported").at_value(name);
-            self.diags.push(diag.hint("export the model with dense weights"));
-            self.values.insert(name, None);
+            let data = self.store.sparse(sparse);
+            self.initializer(name, data, inputs.contains(name));
         }
         let mut seen = BTreeSet::new();
         for input in &graph.input {
@@ -211,22 +222,22 @@ impl<'a> Importer<'a> {
         }
     }
 
-    fn initializer(&mut self, tensor: &'a TensorProto, is_input: bool) {
-        if self.values.contains_key(tensor.name.as_str()) || tensor.name.is_empty() {
+    fn initializer(&mut self, name: &'a str, data: Result<Tensor, Diag>, is_input: bool) {
+        if self.values.contains_key(name) || name.is_empty() {
             let diag = Diag::new("I014", "two initializers have this name, or it is empty");
-            return self.diags.push(diag.at_value(&*tensor.name).hint("rename one of them"));
+            return self.diags.push(diag.at_value(name).hint("rename one of them"));
         }
         if is_input {
-            self.defaulted.push(tensor.name.clone());
+            self.defaulted.push(name.to_owned());
         }
-        let value = match self.store.tensor(tensor) {
-            Ok(data) => Some(self.emit.builder.constant(&tensor.name, data)),
+        let value = match data {
+            Ok(data) => Some(self.emit.builder.constant(name, data)),
             Err(diag) => {
                 self.diags.push(diag);
                 None
             }
         };
-        self.values.insert(&tensor.name, value);
+        self.values.insert(name, value);
     }
 
     fn input(&mut self, input: &'a ValueInfoProto) {
@@ -245,8 +256,7 @@ impl<'a> Importer<'a> {
             let ty = self.symbols.input_type(input)?;
             return Ok(self.emit.builder.input(&input.name, ty));
         };
-        let declared = element_type(input)?;
-        if declared != tensor.dtype() {
+        if let Some(declared) = element_type(input)?.filter(|d| *d != tensor.dtype()) {
             let text =
                 format!("the input is {}, the value given is {}", declared.name(), tensor.dtype().name());
             return Err(Diag::new("I026", text).at_value(&*input.name).hint("convert the value"));
@@ -321,6 +331,9 @@ impl<'a> Importer<'a> {
             }
         }
         let call = Call { inputs, ..self.call(flat, attrs, version, at) };
+        if crate::contrib::knows(&call.domain, &call.op_type) {
+            return crate::contrib::rewrite(call, &mut self.emit);
+        }
         let call = adapt(call, &mut self.emit)?;
         self.emit.call(call)
     }
@@ -342,7 +355,8 @@ impl<'a> Importer<'a> {
     fn known_op(&self, flat: &Flat, attrs: BTreeMap<String, Attr>, at: usize) -> Result<(), Diag> {
         let call = self.call(flat, attrs, flat.opsets.get("").copied().unwrap_or(0), at);
         let older = matches!(call.op_type.as_str(), "Scatter" | "Upsample");
-        let known = older || self.emit.row(&call.domain, &call.op_type).is_some();
+        let rewritten = crate::contrib::knows(&call.domain, &call.op_type);
+        let known = older || rewritten || self.emit.row(&call.domain, &call.op_type).is_some();
         if known { Ok(()) } else { Err(self.emit.unknown(&call)) }
     }
 
@@ -371,14 +385,13 @@ impl<'a> Importer<'a> {
             return Err(wrong());
         }
         let tensor = match (name.as_str(), attr) {
-            ("value", Attr::Tensor(tensor)) => Some(tensor.clone()),
+            ("value" | "sparse_value", Attr::Tensor(tensor)) => Some(tensor.clone()),
             ("value_int", Attr::Int(v)) => Some(Tensor::scalar(*v)),
             ("value_float", Attr::Float(v)) => Some(Tensor::scalar(*v)),
             ("value_ints", Attr::Ints(v)) => Tensor::from_slice(&[v.len()], v),
             ("value_floats", Attr::Floats(v)) => Tensor::from_slice(&[v.len()], v),
-            ("value_string" | "value_strings", _) => {
-                return Err(Diag::new("U003", "string constants are not supported"));
-            }
+            ("value_string", Attr::Str(v)) => Tensor::from_strings(&[], std::slice::from_ref(v)),
+            ("value_strings", Attr::Strs(v)) => Tensor::from_strings(&[v.len()], v),
             _ => None,
         };
         Ok(vec![self.emit.builder.constant(&node.output[0], tensor.ok_or_else(wrong)?)])

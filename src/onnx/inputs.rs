@@ -1,8 +1,10 @@
 //! Types of graph inputs and outputs, and the symbols their dimensions name.
 
-use crate::tensors::dtype_of;
+use crate::dtypes::dtype_of;
+use crate::typing::inner_type;
 use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
-use onnx_protobuf::{ValueInfoProto, type_proto};
+use onnx_protobuf::{TensorShapeProto, ValueInfoProto, type_proto};
+use partita_ir::types::Form;
 use partita_ir::{DType, Diag, Dim, Type};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,17 +96,17 @@ impl Symbols {
     /// The type of a graph input.
     ///
     /// # Errors
-    /// `I021` without a type, `U003` for one that is not supported, `U007` without a rank.
+    /// `I021` without a type, `U003` for one that is not supported.
     pub(crate) fn input_type(&mut self, info: &ValueInfoProto) -> Result<Type, Diag> {
-        let dtype = element_type(info)?;
-        let dims = dims(info).ok_or_else(|| {
-            Diag::new("U007", "the input does not state how many dimensions it has")
-                .at_value(&*info.name)
-                .hint("export the model with input shapes; single dimensions may be symbolic")
-        })?;
-        let shape: Result<Vec<Dim>, Diag> =
-            dims.iter().enumerate().map(|(axis, d)| self.dim(&info.name, axis, d)).collect();
-        Ok(Type { dtype, shape: shape? })
+        let here = |d: Diag| d.at_value(&*info.name);
+        let Some((code, shape)) = tensor_type(info) else {
+            return inner_type(info.type_.as_ref(), false, 0).map_err(here);
+        };
+        let dtype = dtype_of(code.into()).map_err(here)?;
+        let Some(shape) = shape else { return Ok(Type::unranked(dtype)) };
+        let dims: Result<Vec<Dim>, Diag> =
+            shape.dim.iter().enumerate().map(|(axis, d)| self.dim(&info.name, axis, d)).collect();
+        Ok(Type::new(dtype, dims?))
     }
 }
 
@@ -113,33 +115,27 @@ fn is_name(text: &str) -> bool {
         && !text.starts_with(|c: char| c.is_ascii_digit() || c == '-')
 }
 
-/// The element type a graph input or output declares.
+/// Element type and shape that are declared for a tensor, dense or sparse; `None` for other values.
+fn tensor_type(info: &ValueInfoProto) -> Option<(i32, Option<&TensorShapeProto>)> {
+    match info.type_.as_ref()?.value.as_ref()? {
+        type_proto::Value::TensorType(tensor) => Some((tensor.elem_type, tensor.shape.as_ref())),
+        type_proto::Value::SparseTensorType(tensor) => Some((tensor.elem_type, tensor.shape.as_ref())),
+        _ => None,
+    }
+}
+
+/// The element type that is declared for a tensor; `None` when none is.
 ///
 /// # Errors
-/// `I021` without a type, `U003` for one that is not supported.
-pub(crate) fn element_type(info: &ValueInfoProto) -> Result<DType, Diag> {
-    let unsupported = |what: &str| {
-        Diag::new("U003", format!("{what} are not supported as inputs or outputs"))
-            .hint("export the model with plain tensors")
-    };
-    let kind = info.type_.as_ref().and_then(|t| t.value.as_ref());
-    let dtype = match kind {
-        Some(type_proto::Value::TensorType(tensor)) => dtype_of(tensor.elem_type.into()),
-        Some(type_proto::Value::SequenceType(_)) => Err(unsupported("sequences")),
-        Some(type_proto::Value::MapType(_)) => Err(unsupported("maps")),
-        Some(type_proto::Value::OptionalType(_)) => Err(unsupported("optional values")),
-        Some(type_proto::Value::SparseTensorType(_)) => Err(unsupported("sparse tensors")),
-        Some(_) | None => Err(Diag::new("I021", "no type is stated").hint("export the model with types")),
-    };
-    dtype.map_err(|d| d.at_value(&*info.name))
+/// `U003` for one that is not supported, `I041` for one that does not exist.
+pub(crate) fn element_type(info: &ValueInfoProto) -> Result<Option<DType>, Diag> {
+    let code = tensor_type(info).map(|(code, _)| code).filter(|code| *code != 0);
+    code.map(|code| dtype_of(code.into())).transpose().map_err(|d| d.at_value(&*info.name))
 }
 
 /// The declared dimensions; `None` when not even their number is known.
 fn dims(info: &ValueInfoProto) -> Option<&[Dimension]> {
-    match info.type_.as_ref()?.value.as_ref()? {
-        type_proto::Value::TensorType(tensor) => tensor.shape.as_ref().map(|s| s.dim.as_slice()),
-        _ => None,
-    }
+    tensor_type(info)?.1.map(|s| s.dim.as_slice())
 }
 
 /// Compares the type an output declares with the inferred one; what is unknown on either side agrees.
@@ -147,18 +143,26 @@ fn dims(info: &ValueInfoProto) -> Option<&[Dimension]> {
 /// # Errors
 /// `I022` when they contradict each other.
 pub(crate) fn check_output(info: &ValueInfoProto, inferred: &Type) -> Result<(), Diag> {
-    let Some(kind) = info.type_.as_ref().filter(|t| t.value.is_some()) else { return Ok(()) };
     let differs = |what: String| {
         Diag::new("I022", what).at_value(&*info.name).hint("the model contradicts itself; export it again")
     };
-    if kind.tensor_type().elem_type != 0 {
-        let dtype = element_type(info)?;
-        if dtype != inferred.dtype {
-            let text = format!("the output is declared {}, it is {}", dtype.name(), inferred.dtype.name());
-            return Err(differs(text));
-        }
+    if info.type_.as_ref().is_none_or(|t| t.value.is_none()) || inferred.form == Form::Any {
+        return Ok(());
     }
-    let Some(dims) = dims(info) else { return Ok(()) };
+    let is_tensor = matches!(inferred.form, Form::Tensor | Form::Unranked);
+    if !is_tensor || tensor_type(info).is_none() {
+        let declared = inner_type(info.type_.as_ref(), false, 0).map_err(|d| d.at_value(&*info.name))?;
+        return if agree(&declared, inferred) {
+            Ok(())
+        } else {
+            Err(differs(format!("the output is declared {declared}, it is {inferred}")))
+        };
+    }
+    if let Some(dtype) = element_type(info)?.filter(|dtype| *dtype != inferred.dtype) {
+        let text = format!("the output is declared {}, it is {}", dtype.name(), inferred.dtype.name());
+        return Err(differs(text));
+    }
+    let Some(dims) = dims(info).filter(|_| inferred.is_tensor()) else { return Ok(()) };
     let agrees = dims.len() == inferred.rank()
         && dims.iter().zip(&inferred.shape).all(|(declared, dim)| match &declared.value {
             Some(dimension::Value::DimValue(size)) if *size >= 0 => {
@@ -167,4 +171,15 @@ pub(crate) fn check_output(info: &ValueInfoProto, inferred: &Type) -> Result<(),
             _ => true,
         });
     if agrees { Ok(()) } else { Err(differs(format!("the output's declared shape is not {inferred}"))) }
+}
+
+/// Whether a value can have both types, as far as forms and element types go.
+fn agree(a: &Type, b: &Type) -> bool {
+    match (&a.form, &b.form) {
+        (Form::Any, _) | (_, Form::Any) => true,
+        (Form::Sequence(x), Form::Sequence(y)) | (Form::Optional(x), Form::Optional(y)) => agree(x, y),
+        (Form::Map(x), Form::Map(y)) => x == y && a.dtype == b.dtype,
+        (Form::Tensor | Form::Unranked, Form::Tensor | Form::Unranked) => a.dtype == b.dtype,
+        _ => false,
+    }
 }

@@ -20,6 +20,10 @@ pub const MAX_TENSORS: usize = 1 << 20;
 pub const MAX_NAME_BYTES: usize = 1 << 12;
 /// Deepest chain of functions calling functions.
 pub const MAX_CALL_DEPTH: usize = 64;
+/// Most bytes of the dense form of a sparse tensor.
+pub const MAX_DENSE_BYTES: usize = 1 << 29;
+/// Deepest nesting of sequences, optionals and maps in types and values.
+pub const MAX_FORM_DEPTH: usize = 8;
 /// Most diagnostics listed for one model.
 pub const MAX_DIAGS: usize = 100;
 
@@ -40,6 +44,8 @@ pub struct Limits {
     pub tensors: usize,
     /// Bytes of a name.
     pub name_bytes: usize,
+    /// Bytes of the dense form of one sparse tensor.
+    pub dense_bytes: usize,
 }
 
 impl Default for Limits {
@@ -52,6 +58,7 @@ impl Default for Limits {
             nodes: MAX_NODES,
             tensors: MAX_TENSORS,
             name_bytes: MAX_NAME_BYTES,
+            dense_bytes: MAX_DENSE_BYTES,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! `TensorProto` to `Tensor` and back. Weights are slices of the file; only data stored as numbers is decoded.
 
+use crate::dtypes::{code_of, dtype_of};
 use crate::external::External;
 use crate::limits::Limits;
 use crate::map::{Owner, hold};
+use crate::packed::{file_bytes, file_len, is_packed, unpack};
 use crate::schema::{Msg, Weights};
 use crate::wire::{Lift, push_varint, scan};
 use onnx_protobuf::tensor_proto::DataLocation;
@@ -11,90 +13,23 @@ use partita_ir::builder::MAX_RANK;
 use partita_ir::tensor::n_elements;
 use partita_ir::{Bytes, DType, Diag, Tensor};
 
-/// ONNX's number of each element type.
-const DTYPES: &[(i32, DType)] = &[
-    (1, DType::F32),
-    (2, DType::U8),
-    (3, DType::I8),
-    (4, DType::U16),
-    (5, DType::I16),
-    (6, DType::I32),
-    (7, DType::I64),
-    (9, DType::Bool),
-    (10, DType::F16),
-    (11, DType::F64),
-    (12, DType::U32),
-    (13, DType::U64),
-    (16, DType::Bf16),
-];
-
-/// Names of the types ONNX has and we have not.
-const OTHER_TYPES: &[(i32, &str)] = &[
-    (8, "string"),
-    (14, "complex64"),
-    (15, "complex128"),
-    (17, "float8e4m3fn"),
-    (18, "float8e4m3fnuz"),
-    (19, "float8e5m2"),
-    (20, "float8e5m2fnuz"),
-    (21, "uint4"),
-    (22, "int4"),
-    (23, "float4e2m1"),
-    (24, "float8e8m0"),
-    (25, "uint2"),
-    (26, "int2"),
-    (27, "float6e2m3"),
-    (28, "float6e3m2"),
-];
-
-/// The element type ONNX gives the number `code`.
-///
-/// # Errors
-/// `U003` for a type that is not supported, `I041` for a number that is no type.
-pub(crate) fn dtype_of(code: i64) -> Result<DType, Diag> {
-    if let Some((_, dtype)) = DTYPES.iter().find(|(n, _)| i64::from(*n) == code) {
-        return Ok(*dtype);
-    }
-    if let Some((_, name)) = OTHER_TYPES.iter().find(|(n, _)| i64::from(*n) == code) {
-        return Err(Diag::new("U003", format!("element type {name} is not supported"))
-            .hint("export the model with float, integer or boolean tensors"));
-    }
-    Err(Diag::new("I041", format!("{code} is not an element type")).hint(DAMAGED))
-}
-
-/// The number of the element type ONNX calls `name`, as `FLOAT16`.
-///
-/// # Errors
-/// `U003` for a name of no supported type.
-pub(crate) fn code_named(name: &str) -> Result<i64, Diag> {
-    let ours = match name {
-        "FLOAT" => "f32".to_owned(),
-        "DOUBLE" => "f64".to_owned(),
-        "BFLOAT16" => "bf16".to_owned(),
-        other => other.to_lowercase().replace("uint", "u").replace("int", "i").replace("float", "f"),
-    };
-    let found = DTYPES.iter().find(|(_, dtype)| dtype.name() == ours);
-    found.map(|(code, _)| i64::from(*code)).ok_or_else(|| {
-        Diag::new("U003", format!("element type {name} is not supported"))
-            .hint("export the model with float, integer or boolean tensors")
-    })
-}
-
-/// ONNX's number of an element type.
-pub(crate) fn code_of(dtype: DType) -> i32 {
-    DTYPES.iter().find(|(_, d)| *d == dtype).map_or(0, |(n, _)| *n)
-}
-
-const DAMAGED: &str = "the file is damaged or was written by a faulty exporter; export it again";
+/// Hint for data that cannot be right.
+pub(crate) const DAMAGED: &str = "the file is damaged or was written by a faulty exporter; export it again";
 
 /// Where the weights of a file's tensors are.
 pub(crate) struct Store {
     pub(crate) owner: Owner,
     pub(crate) lifts: Vec<Lift>,
     pub(crate) external: External,
+    pub(crate) limits: Limits,
 }
 
 impl Store {
+    /// A store over a message of its own, without a folder.
+    pub(crate) fn of_message(owner: Owner, lifts: Vec<Lift>) -> Self {
+        Self { owner, lifts, external: External::default(), limits: Limits::default() }
+    }
+
     /// The tensor.
     ///
     /// # Errors
@@ -108,9 +43,14 @@ impl Store {
         let dtype = dtype_of(proto.data_type.into())?;
         let shape = shape_of(&proto.dims)?;
         let n = n_elements(&shape).ok_or_else(too_many)?;
-        let n_bytes = n.checked_mul(dtype.size_bytes()).filter(|&n| isize::try_from(n).is_ok());
-        let n_bytes = n_bytes.ok_or_else(too_many)?;
-        let bytes = if proto.data_location.value() == DataLocation::EXTERNAL as i32 {
+        let in_memory = n.checked_mul(dtype.size_bytes()).filter(|&n| isize::try_from(n).is_ok());
+        in_memory.ok_or_else(too_many)?;
+        let external = proto.data_location.value() == DataLocation::EXTERNAL as i32;
+        if dtype == DType::Str {
+            return self.text(proto, &shape, n, external);
+        }
+        let n_bytes = file_len(dtype, n).ok_or_else(too_many)?;
+        let bytes = if external {
             if proto.segment.is_some() || numbers_of(proto) > 0 {
                 return Err(twice());
             }
@@ -119,11 +59,34 @@ impl Store {
             self.inline(proto, dtype, n)?
         };
         let len = bytes.as_slice().len();
-        let tensor = Tensor::new(dtype, &shape, bytes).ok_or_else(|| {
+        let wrong = || {
             let text = format!("the tensor holds {len} bytes, its shape {shape:?} needs {n_bytes}");
             Diag::new("I040", text).hint(DAMAGED)
-        })?;
+        };
+        if len != n_bytes {
+            return Err(wrong());
+        }
+        let bytes =
+            if is_packed(dtype) { Bytes::from_vec(unpack(dtype, bytes.as_slice(), n)) } else { bytes };
+        let tensor = Tensor::new(dtype, &shape, bytes).ok_or_else(wrong)?;
         Ok(if dtype == DType::Bool { clean_bools(tensor) } else { tensor })
+    }
+
+    /// A tensor of text.
+    fn text(&self, proto: &TensorProto, shape: &[usize], n: usize, external: bool) -> Result<Tensor, Diag> {
+        let len = proto.string_data.len();
+        if external || !self.lifts_of(proto).is_empty() || numbers_of(proto) != len {
+            return Err(wrong_field(DType::Str));
+        }
+        let text = |s: &Vec<u8>| {
+            std::str::from_utf8(s).map(str::to_owned).map_err(|_| {
+                Diag::new("I008", "a tensor of text holds bytes that are not UTF-8").hint(DAMAGED)
+            })
+        };
+        let strings: Vec<String> = proto.string_data.iter().map(text).collect::<Result<_, _>>()?;
+        Tensor::from_strings(shape, &strings).ok_or_else(|| {
+            Diag::new("I040", format!("the tensor holds {len} texts, its shape needs {n}")).hint(DAMAGED)
+        })
     }
 
     /// Data inside the message: lifted bytes, or numbers the parser decoded.
@@ -168,7 +131,8 @@ impl Store {
     }
 }
 
-fn shape_of(dims: &[i64]) -> Result<Vec<usize>, Diag> {
+/// A shape from a file's dimensions.
+pub(crate) fn shape_of(dims: &[i64]) -> Result<Vec<usize>, Diag> {
     if dims.len() > MAX_RANK {
         let text = format!("the tensor has {} dimensions, at most {MAX_RANK} are supported", dims.len());
         return Err(Diag::new("I041", text));
@@ -212,10 +176,15 @@ fn decoded(proto: &TensorProto, dtype: DType, n: usize) -> Result<Bytes, Diag> {
             let values: Vec<i64> = proto.uint64_data.iter().map(|v| v.cast_signed()).collect();
             (values.len(), Tensor::from_i64s(dtype, &[n], &values))
         }
-        // Half floats are stored as their bits.
+        // Floats below 32 bits are stored as their bits, and what is packed as the bytes of the pack.
         DType::F16 | DType::Bf16 => {
             let values: Vec<i64> = small().collect();
             (values.len(), Tensor::from_i64s(DType::U16, &[n], &values))
+        }
+        _ if dtype.is_small_float() || is_packed(dtype) => {
+            let values: Vec<i64> = small().collect();
+            let n_bytes = file_len(dtype, n).unwrap_or(usize::MAX);
+            (values.len(), Tensor::from_i64s(DType::U8, &[n_bytes], &values))
         }
         _ => {
             let values: Vec<i64> = small().collect();
@@ -249,7 +218,7 @@ pub fn tensor_from_pb(bytes: Bytes) -> Result<(String, Tensor), Diag> {
     let scanned = scan(bytes.as_slice(), Msg::Tensor, &Limits::default())?;
     let proto = TensorProto::parse_from_bytes(&scanned.structure)
         .map_err(|e| Diag::new("I009", format!("the tensor cannot be decoded: {e}")).hint(DAMAGED))?;
-    let mut store = Store { owner: hold(bytes), lifts: scanned.lifts, external: External::default() };
+    let mut store = Store::of_message(hold(bytes), scanned.lifts);
     let tensor = store.tensor(&proto)?;
     Ok((proto.name, tensor))
 }
@@ -263,25 +232,42 @@ pub(crate) fn header(name: &str, tensor: &Tensor) -> TensorProto {
     proto
 }
 
-/// The bytes of a `TensorProto` that come before its data, data length included; the data follows.
-pub(crate) fn prefix(name: &str, tensor: &Tensor) -> Vec<u8> {
+/// A whole `TensorProto`, its data inside.
+pub(crate) fn full(name: &str, tensor: &Tensor) -> TensorProto {
+    let mut proto = header(name, tensor);
+    if tensor.dtype() == DType::Str {
+        proto.string_data = tensor.strings().into_iter().map(|s| s.as_bytes().to_vec()).collect();
+    } else {
+        proto.raw_data = file_bytes(tensor).into_owned();
+    }
+    proto
+}
+
+/// The bytes of a `TensorProto` that come before the `n_bytes` of its data, data length included; the data follows.
+/// Text is all in front.
+pub(crate) fn prefix(name: &str, tensor: &Tensor, n_bytes: usize) -> Vec<u8> {
     // Writing to memory fails for missing required fields only, which ONNX has not.
+    if tensor.dtype() == DType::Str {
+        return full(name, tensor).write_to_bytes().unwrap_or_default();
+    }
     let mut out = header(name, tensor).write_to_bytes().unwrap_or_default();
     push_varint(&mut out, 9 << 3 | 2);
-    push_varint(&mut out, tensor.bytes().len() as u64);
+    push_varint(&mut out, n_bytes as u64);
     out
 }
 
 /// A file that holds one `TensorProto`.
 pub fn tensor_to_pb(name: &str, tensor: &Tensor) -> Vec<u8> {
-    let mut out = prefix(name, tensor);
-    out.extend_from_slice(tensor.bytes());
+    let data = file_bytes(tensor);
+    let mut out = prefix(name, tensor, data.len());
+    out.extend_from_slice(&data);
     out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtypes::DTYPES;
 
     fn read(proto: &TensorProto) -> Result<Tensor, &'static str> {
         let bytes = Bytes::from_vec(proto.write_to_bytes().unwrap());
@@ -290,7 +276,7 @@ mod tests {
 
     #[test]
     fn all_types_round_trip() {
-        for (_, dtype) in DTYPES {
+        for (_, dtype) in DTYPES.iter().filter(|(_, d)| *d != DType::Str) {
             let tensor = Tensor::from_i64s(*dtype, &[2, 2], &[0, 1, 1, 0]).unwrap();
             let (name, back) = tensor_from_pb(Bytes::from_vec(tensor_to_pb("t", &tensor))).unwrap();
             assert_eq!((name.as_str(), &back), ("t", &tensor));
@@ -315,6 +301,32 @@ mod tests {
     }
 
     #[test]
+    fn text_round_trips() {
+        let tensor = Tensor::from_strings(&[3], &["b", "", "a"]).unwrap();
+        let (_, back) = tensor_from_pb(Bytes::from_vec(tensor_to_pb("t", &tensor))).unwrap();
+        assert_eq!(back, tensor);
+        let strings = vec![vec![0xff]];
+        let broken = TensorProto { dims: vec![1], data_type: 8, string_data: strings, ..Default::default() };
+        assert_eq!(read(&broken), Err("I008"));
+        let raw = TensorProto { dims: vec![1], data_type: 8, raw_data: vec![0; 4], ..Default::default() };
+        assert_eq!(read(&raw), Err("I042"));
+    }
+
+    #[test]
+    fn packed_numbers_are_bytes_of_the_pack() {
+        let proto = |data_type, int32_data: Vec<i32>| TensorProto {
+            dims: vec![3],
+            data_type,
+            int32_data,
+            ..Default::default()
+        };
+        assert_eq!(read(&proto(22, vec![0x7f, 0x08])).unwrap().to_i64s(), [-1, 7, -8]);
+        assert_eq!(read(&proto(21, vec![0x7f, 0x08])).unwrap().to_i64s(), [15, 7, 8]);
+        assert_eq!(read(&proto(22, vec![1, 2, 3])), Err("I040"));
+        assert_eq!(read(&proto(17, vec![0x38, 0xb8, 0x40])).unwrap().to_f64s(), [1.0, -1.0, 2.0]);
+    }
+
+    #[test]
     fn data_must_fit_the_shape() {
         let mut proto =
             TensorProto { dims: vec![1000], data_type: 1, raw_data: vec![0; 16], ..Default::default() };
@@ -329,7 +341,7 @@ mod tests {
         proto.int32_data.clear();
         proto.data_type = 9999;
         assert_eq!(read(&proto), Err("I041"));
-        proto.data_type = 17;
+        proto.data_type = 27;
         assert_eq!(read(&proto), Err("U003"));
         let missing = TensorProto { dims: vec![1], data_type: 1, ..Default::default() };
         assert_eq!(read(&missing), Err("I040"));

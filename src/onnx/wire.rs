@@ -9,7 +9,7 @@
 
 use crate::limits::Limits;
 use crate::schema::{Field, Msg, Weights, field};
-use partita_ir::Diag;
+use partita_ir::{Bytes, Diag};
 
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
@@ -42,16 +42,7 @@ pub(crate) struct Scanned {
 /// `I004` broken encoding, `I005` groups, `I006` nesting, `I007` too large, `I008` names and text,
 /// `I009` a field that may occur once occurs twice. All carry the byte offset.
 pub(crate) fn scan(bytes: &[u8], root: Msg, limits: &Limits) -> Result<Scanned, Diag> {
-    let mut scan = Scan {
-        bytes,
-        at: 0,
-        limits,
-        out: Scanned::default(),
-        stack: vec![Frame::new(root, bytes.len(), None, 0)],
-        n_messages: 0,
-        n_nodes: 0,
-        n_tensors: 0,
-    };
+    let mut scan = Scan::over(bytes, root, limits);
     while let Some(frame) = scan.stack.last() {
         if scan.at == frame.end { scan.close() } else { scan.step(frame.msg, frame.end)? }
     }
@@ -87,7 +78,20 @@ struct Scan<'a> {
     n_tensors: usize,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn over(bytes: &'a [u8], root: Msg, limits: &'a Limits) -> Self {
+        Scan {
+            bytes,
+            at: 0,
+            limits,
+            out: Scanned::default(),
+            stack: vec![Frame::new(root, bytes.len(), None, 0)],
+            n_messages: 0,
+            n_nodes: 0,
+            n_tensors: 0,
+        }
+    }
+
     /// Reads one field of the innermost message.
     fn step(&mut self, msg: Msg, end: usize) -> Result<(), Diag> {
         let start = self.at;
@@ -315,6 +319,70 @@ pub(crate) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// Appends a length-delimited field.
+pub(crate) fn push_field(out: &mut Vec<u8>, number: u64, payload: &[u8]) {
+    push_varint(out, number << 3 | u64::from(LEN));
+    push_varint(out, payload.len() as u64);
+    out.extend_from_slice(payload);
+}
+
+/// One field of a message.
+pub(crate) struct FieldAt {
+    pub(crate) number: u32,
+    /// The number it holds, if it is a varint.
+    pub(crate) value: u64,
+    /// The bytes it holds, if it is length-delimited.
+    pub(crate) payload: Option<Bytes>,
+}
+
+/// The fields of one message, without looking into nested ones.
+///
+/// # Errors
+/// `I004` broken encoding, `I005` groups.
+pub(crate) fn fields(bytes: &Bytes) -> Result<Vec<FieldAt>, Diag> {
+    let limits = Limits::default();
+    let mut scan = Scan::over(bytes.as_slice(), Msg::Entry, &limits);
+    let end = bytes.as_slice().len();
+    let mut out = Vec::new();
+    while scan.at < end {
+        let start = scan.at;
+        let (number, wire) = scan.tag(end)?;
+        let mut field = FieldAt { number, value: 0, payload: None };
+        match wire {
+            VARINT => field.value = scan.varint(end)?,
+            FIXED64 => scan.skip(8, end)?,
+            FIXED32 => scan.skip(4, end)?,
+            LEN => {
+                let len = scan.length(end)?;
+                field.payload = bytes.sub(scan.at, len);
+                scan.at += len;
+            }
+            3 | 4 => {
+                let text = "the file uses protobuf groups, which no ONNX file has";
+                return Err(letter("I005", text, start, NOT_ONNX));
+            }
+            _ => return Err(letter("I004", format!("wire type {wire} does not exist"), start, NOT_ONNX)),
+        }
+        out.push(field);
+    }
+    Ok(out)
+}
+
+/// The numbers of a packed field.
+///
+/// # Errors
+/// `I004` broken encoding.
+pub(crate) fn varints(bytes: &Bytes) -> Result<Vec<i64>, Diag> {
+    let limits = Limits::default();
+    let mut scan = Scan::over(bytes.as_slice(), Msg::Entry, &limits);
+    let end = bytes.as_slice().len();
+    let mut out = Vec::new();
+    while scan.at < end {
+        out.push(scan.varint(end)?.cast_signed());
+    }
+    Ok(out)
 }
 
 #[cfg(test)]

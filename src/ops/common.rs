@@ -46,6 +46,11 @@ pub const fn onnx(op_type: &'static str, since: i64) -> OnnxName {
     OnnxName { domain: "", op_type, since }
 }
 
+/// A name among the contributed operators of ONNX Runtime.
+pub const fn microsoft(op_type: &'static str) -> OnnxName {
+    OnnxName { domain: "com.microsoft", op_type, since: 1 }
+}
+
 /// An optional attribute.
 pub const fn attr(name: &'static str, kind: AttrKind) -> AttrDef {
     AttrDef { name, kind, operand: None, required: false }
@@ -78,7 +83,7 @@ pub fn unsupported(message: impl Into<String>) -> Diag {
 
 /// `U010`: a shape that is only known at run time.
 pub fn data_dependent() -> Diag {
-    Diag::new("U010", "the shape of the result depends on data")
+    Diag::new(partita_ir::builder::DATA_DEPENDENT, "the shape of the result depends on data")
         .hint("make the operand that holds the sizes a constant")
 }
 
@@ -177,6 +182,14 @@ pub fn broadcast_shapes(shapes: &[&[usize]]) -> Result<Vec<usize>, Diag> {
     let refs: Vec<&[Dim]> = dims.iter().map(Vec::as_slice).collect();
     let out = broadcast(&refs)?;
     Ok(out.iter().map(|d| usize::try_from(d.as_known().unwrap_or(0)).unwrap_or(0)).collect())
+}
+
+/// Evaluation of rows that have a `data` form.
+///
+/// # Errors
+/// Always.
+pub fn no_tensors(_: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
+    Err(unsupported("this operator is evaluated on values of any kind"))
 }
 
 /// Inference: one result of the first operand's type.

@@ -1,5 +1,5 @@
-//! Operators whose result's shape depends on data. Their types are known only when their operands are
-//! constants; otherwise inference refuses them with a sentence.
+//! Operators whose result's shape depends on data: exact where their operands are constants, else with sizes that
+//! only a run can tell.
 
 use crate::common::{
     PLAIN, attr, axis_of, between, data_dependent, exactly, input, onnx, sample_of, tensor, type_error,
@@ -8,10 +8,11 @@ use crate::common::{
 use crate::elements::take;
 use crate::layout::by_tables;
 use crate::samples::{any, list, number, shape_of_rank, values};
+use crate::shapes::or_unknown;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, EvalFn, InferCtx, OpDef, Rng, Sample};
 use partita_ir::types::Type;
-use partita_ir::{DType, Tensor};
+use partita_ir::{DType, Dim, Tensor};
 use std::cmp::Ordering;
 
 /// Rows of this family.
@@ -39,8 +40,16 @@ static COMPRESS: OpDef = OpDef {
     attrs: &[attr("axis", AttrKind::Int)],
     traits: PLAIN,
     infer: |c| {
-        input(c, 0)?;
-        infer_by(c, eval_compress)
+        or_unknown(infer_by(c, eval_compress), || {
+            let x = input(c, 0).ok()?;
+            let mut shape = vec![Dim::unknown(0, 0)];
+            if let Some(axis) = c.attrs.int("axis") {
+                let axis = axis_of(axis, x.rank()).ok()?;
+                shape.clone_from(&x.shape);
+                shape[axis] = Dim::unknown(0, axis);
+            }
+            Some(vec![Type::new(x.dtype, shape)])
+        })
     },
     content: None,
     eval: eval_compress,
@@ -87,7 +96,12 @@ static NON_ZERO: OpDef = OpDef {
     onnx: &[onnx("NonZero", 9)],
     inputs: exactly(1),
     attrs: &[],
-    infer: |c| infer_by(c, eval_non_zero),
+    infer: |c| {
+        or_unknown(infer_by(c, eval_non_zero), || {
+            let rank = input(c, 0).ok()?.rank();
+            Some(vec![Type::new(DType::I64, [rank.into(), Dim::unknown(0, 1)])])
+        })
+    },
     eval: eval_non_zero,
     sample: |rng| {
         let (dtype, shape) = (any(rng), shape_of_rank(rng, 1));
@@ -112,11 +126,31 @@ static UNIQUE: OpDef = OpDef {
     inputs: exactly(1),
     outputs: between(1, 4),
     attrs: &[attr("axis", AttrKind::Int), attr("sorted", AttrKind::Int)],
-    infer: |c| infer_by(c, eval_unique),
+    infer: |c| or_unknown(infer_by(c, eval_unique), || unique_types(c)),
     eval: eval_unique,
     sample: sample_unique,
     ..COMPRESS
 };
+
+/// Types when the number of distinct elements is not known.
+fn unique_types(ctx: &InferCtx) -> Option<Vec<Type>> {
+    let x = input(ctx, 0).ok()?;
+    let mut shape = x.shape.clone();
+    let (n_found, n_all) = match ctx.attrs.int("axis") {
+        None => {
+            shape = vec![Dim::unknown(0, 0)];
+            (Dim::unknown(0, 0), x.n_elements())
+        }
+        Some(axis) => {
+            let axis = axis_of(axis, x.rank()).ok()?;
+            let size = std::mem::replace(&mut shape[axis], Dim::unknown(0, axis));
+            (Dim::unknown(0, axis), size)
+        }
+    };
+    let list = |n: &Dim| Type::new(DType::I64, [n.clone()]);
+    let all = [Type::new(x.dtype, shape), list(&n_found), list(&n_all), list(&n_found)];
+    Some(all.into_iter().take(ctx.n_outputs.max(1)).collect())
+}
 
 /// The slices along `axis` as lists of values, which compare as the slices do.
 fn slices(x: &Tensor, axis: Option<usize>) -> Vec<Vec<f64>> {

@@ -7,7 +7,7 @@ use crate::common::{
 use crate::content;
 use crate::elements::{from_bytes, from_ints, ints};
 use crate::samples::{list, number, shape_of_rank, values};
-use crate::shapes::{integers, result_shape, sizes};
+use crate::shapes::{integers, list_len, or_unknown, result_shape, sizes, unknown_shape};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, WorkCtx};
 use partita_ir::types::Type;
@@ -70,7 +70,10 @@ fn infer_constant(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     if value.n_elements() != 1 {
         return Err(attr_error(format!("value has {} elements, one is wanted", value.n_elements())));
     }
-    let shape = sizes(ctx, "shape", 0)?;
+    let shape = match sizes(ctx, "shape", 0) {
+        Ok(shape) => shape,
+        Err(diag) => unknown_shape(0, list_len(ctx, 0).ok_or(diag)?),
+    };
     if let Some(dim) = shape.iter().find(|d| d.as_known().is_some_and(|d| d < 0)) {
         return Err(attr_error(format!("a size of the shape is {dim}")));
     }
@@ -98,6 +101,10 @@ static RANGE: OpDef = OpDef {
 };
 
 fn infer_range(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_range(ctx), || crate::shapes::unknown_type(ctx, 1))
+}
+
+fn exact_range(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let dtype = crate::scalar::same_dtypes(ctx)?;
     for n in 0..3 {
         let ty = input(ctx, n)?;
@@ -230,7 +237,7 @@ fn depth_of(ctx: &InferCtx) -> Result<Dim, Diag> {
     match (ctx.attrs.dims("depth"), float) {
         (Some(dims), _) => dims.into_iter().next().ok_or_else(data_dependent),
         (None, Some(v)) => Ok(Dim::known(v as i64)),
-        (None, None) => content::dim(ctx, 1).ok_or_else(data_dependent),
+        (None, None) => Ok(content::dim(ctx, 1).unwrap_or_else(|| Dim::unknown(0, 0))),
     }
 }
 

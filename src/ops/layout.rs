@@ -6,7 +6,7 @@ use crate::common::{
 };
 use crate::elements::{from_bytes, signed_strides, take, walk};
 use crate::samples::{any, list, shape, shape_of_rank, values};
-use crate::shapes::{normal_axes, result_shape, sizes};
+use crate::shapes::{normal_axes, or_unknown, result_shape, sizes, unknown_type};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, InferFn, OpDef, Rng, Sample};
 use partita_ir::types::Type;
@@ -120,6 +120,10 @@ static TILE: OpDef = OpDef {
 };
 
 fn infer_tile(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_tile(ctx), || unknown_type(ctx, input(ctx, 0).ok()?.rank()))
+}
+
+fn exact_tile(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     let repeats = sizes(ctx, "repeats", 1)?;
     if repeats.len() != x.rank() {

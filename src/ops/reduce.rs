@@ -1,11 +1,13 @@
 //! Reductions over axes.
 
 use crate::common::{
-    PLAIN, attr, attr_error, axis_of, between, exactly, from_f64s, from_i64s, input, ints_of, onnx, operand,
-    sample_shape, strides, tensor, unsupported, work,
+    PLAIN, attr, attr_error, axis_of, between, data_dependent, exactly, from_f64s, from_i64s, input, ints_of,
+    onnx, operand, sample_shape, strides, tensor, work,
 };
 use crate::eval::{int_range, result, to_i128s};
+use crate::shapes::{list_len, unknown_shape};
 use partita_ir::attr::Attrs;
+use partita_ir::builder::DATA_DEPENDENT;
 use partita_ir::diag::Diag;
 use partita_ir::op::{
     AttrDef, AttrKind, ContentFn, EvalCtx, EvalFn, InferCtx, OnnxName, OpDef, Rng, Sample, WorkCtx,
@@ -95,17 +97,15 @@ const fn row(
 /// The axes a reduction removes, ascending.
 ///
 /// # Errors
-/// `V021` for axes out of range or twice, `U001` when they are known at run time only.
+/// `V021` for axes out of range or twice, `U010` when they are known at run time only.
 fn axes_of(ctx: &InferCtx, rank: usize) -> Result<Vec<usize>, Diag> {
     let given = ctx.inputs.get(1).copied().flatten();
     let stated = match (ctx.attrs.ints("axes"), given) {
         (Some(axes), _) => axes,
         (None, None) => Vec::new(),
-        (None, Some(o)) => o
-            .content
-            .and_then(|c| c.as_const())
-            .map(Tensor::to_i64s)
-            .ok_or_else(|| unsupported("axes that are only known at run time are not supported"))?,
+        (None, Some(o)) => {
+            o.content.and_then(|c| c.as_const()).map(Tensor::to_i64s).ok_or_else(data_dependent)?
+        }
     };
     resolve(ctx.attrs, &stated, rank)
 }
@@ -125,8 +125,17 @@ fn resolve(attrs: &Attrs, stated: &[i64], rank: usize) -> Result<Vec<usize>, Dia
 
 fn infer_reduce(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
-    let axes = axes_of(ctx, x.rank())?;
-    Ok(vec![Type::new(x.dtype, reduced(&x.shape, &axes, ctx.attrs.int_or("keepdims", 1) != 0))])
+    let keep = ctx.attrs.int_or("keepdims", 1) != 0;
+    let axes = match axes_of(ctx, x.rank()) {
+        // Which axes go is not known; how many are left is, if they are kept or counted.
+        Err(diag) if diag.code == DATA_DEPENDENT => {
+            let gone = if keep { Some(0) } else { list_len(ctx, 1).filter(|&n| n > 0) };
+            let rank = gone.and_then(|n| x.rank().checked_sub(n)).ok_or(diag)?;
+            return Ok(vec![Type::new(x.dtype, unknown_shape(0, rank))]);
+        }
+        other => other?,
+    };
+    Ok(vec![Type::new(x.dtype, reduced(&x.shape, &axes, keep))])
 }
 
 /// The shape without `axes`, or with 1 in their place.

@@ -1,13 +1,15 @@
 //! Operators that read or reinterpret shapes.
 
 use crate::common::{
-    RESHAPES, attr, attr_error, axis_of, between, exactly, input, onnx, operand, sample_of, tensor,
-    type_error, work_free, work_move,
+    RESHAPES, attr, attr_error, axis_of, between, data_dependent, exactly, input, onnx, operand, sample_of,
+    tensor, type_error, work_free, work_move,
 };
 use crate::content;
 use crate::elements::{broadcast_walk, reshaped, take};
 use crate::samples::{any, list, shape, values};
-use crate::shapes::{integers, list_content, normal_axes, result_shape, sizes};
+use crate::shapes::{
+    integers, list_content, list_len, normal_axes, or_unknown, result_shape, sizes, unknown_type,
+};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, InferFn, OpDef, Rng, Sample};
@@ -67,6 +69,10 @@ static RESHAPE: OpDef = OpDef {
 };
 
 fn infer_reshape(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_reshape(ctx), || unknown_type(ctx, list_len(ctx, 1)?))
+}
+
+fn exact_reshape(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     let shape = reshape(&x.shape, &sizes(ctx, "shape", 1)?, ctx.attrs.flag("allowzero"))?;
     let result = Type::new(x.dtype, shape);
@@ -190,9 +196,17 @@ static SQUEEZE: OpDef = OpDef {
 };
 
 fn infer_squeeze(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_squeeze(ctx), || {
+        unknown_type(ctx, input(ctx, 0).ok()?.rank().checked_sub(list_len(ctx, 1)?)?)
+    })
+}
+
+fn exact_squeeze(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     let axes = match integers(ctx, "axes", 1)? {
         Some(axes) => normal_axes(&axes, x.rank())?,
+        // Every size of 1 goes, so all must be known.
+        None if x.shape.iter().any(|d| d.as_known().is_none()) => return Err(data_dependent()),
         None => (0..x.rank()).filter(|&a| x.shape[a].is(1)).collect(),
     };
     if let Some(axis) = axes.iter().find(|&&a| x.shape[a].as_known().is_some_and(|d| d != 1)) {
@@ -235,6 +249,10 @@ static UNSQUEEZE: OpDef = OpDef {
 };
 
 fn infer_unsqueeze(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_unsqueeze(ctx), || unknown_type(ctx, input(ctx, 0).ok()?.rank() + list_len(ctx, 1)?))
+}
+
+fn exact_unsqueeze(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     let axes = integers(ctx, "axes", 1)?
         .ok_or_else(|| attr_error("axes are missing").hint("say where the dimensions go"))?;
@@ -334,6 +352,10 @@ static EXPAND: OpDef = OpDef {
 };
 
 fn infer_expand(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_expand(ctx), || unknown_type(ctx, input(ctx, 0).ok()?.rank().max(list_len(ctx, 1)?)))
+}
+
+fn exact_expand(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     let shape = sizes(ctx, "shape", 1)?;
     if let Some(dim) = shape.iter().find(|d| d.as_known().is_some_and(|d| d < 0)) {

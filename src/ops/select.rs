@@ -2,7 +2,7 @@
 
 use crate::common::{
     PLAIN, attr, attr_error, axis_of, between, dims_of, exactly, from_i64s, input, ints_of, onnx, operand,
-    sample_shape, tensor, type_error, unsupported, work,
+    sample_shape, tensor, type_error, work,
 };
 use crate::eval::{Lines, result, results, to_i128s};
 use crate::reduce::reduced;
@@ -14,7 +14,7 @@ use partita_ir::op::{
 use partita_ir::tensor::n_elements;
 use partita_ir::types::Type;
 use partita_ir::work::{Work, WorkKind};
-use partita_ir::{Bytes, DType, Tensor};
+use partita_ir::{Bytes, DType, Dim, Tensor};
 use std::cmp::Ordering;
 
 /// Rows of this family.
@@ -115,9 +115,7 @@ fn arg(ctx: &EvalCtx, max: bool) -> Result<Vec<Tensor>, Diag> {
 fn infer_top_k(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     let axis = axis_of(ctx.attrs.int_or("axis", -1), x.rank())?;
-    let k = dims_of(ctx, "k", 1)
-        .and_then(|k| k.into_iter().next())
-        .ok_or_else(|| unsupported("a k that is only known at run time is not supported"))?;
+    let k = dims_of(ctx, "k", 1).and_then(|k| k.into_iter().next()).unwrap_or_else(|| Dim::unknown(0, axis));
     if k.as_known().is_some_and(|k| k < 0 || x.shape[axis].as_known().is_some_and(|d| k > d)) {
         return Err(attr_error(format!("k is {k}, the axis has {} elements", x.shape[axis])));
     }

@@ -1,6 +1,7 @@
 //! Readers for operators whose operands say which shape the result has.
 
-use crate::common::{attr_error, data_dependent, dims_of, type_error};
+use crate::common::{attr_error, data_dependent, dims_of, input, type_error};
+use partita_ir::builder::MAX_RANK;
 use partita_ir::diag::Diag;
 use partita_ir::op::{EvalCtx, InferCtx, InferFn, Operand};
 use partita_ir::tensor::n_elements;
@@ -33,6 +34,40 @@ pub fn integers(ctx: &InferCtx, name: &str, n: usize) -> Result<Option<Vec<i64>>
     }
     let known: Option<Vec<i64>> = sizes(ctx, name, n)?.iter().map(Dim::as_known).collect();
     known.map(Some).ok_or_else(data_dependent)
+}
+
+/// What inference says exactly; where the shape depends on data, what `unknown` says instead.
+///
+/// # Errors
+/// What inference says.
+pub fn or_unknown(
+    exact: Result<Vec<Type>, Diag>,
+    unknown: impl FnOnce() -> Option<Vec<Type>>,
+) -> Result<Vec<Type>, Diag> {
+    match exact {
+        Err(diag) if diag.code == data_dependent().code => unknown().ok_or(diag),
+        other => other,
+    }
+}
+
+/// A shape of `rank` sizes of result `output` that only a run can tell.
+pub fn unknown_shape(output: usize, rank: usize) -> Vec<Dim> {
+    (0..rank).map(|axis| Dim::unknown(output, axis)).collect()
+}
+
+/// One result of operand 0's element type whose `rank` sizes only a run can tell.
+pub fn unknown_type(ctx: &InferCtx, rank: usize) -> Option<Vec<Type>> {
+    Some(vec![Type::new(input(ctx, 0).ok()?.dtype, unknown_shape(0, rank))])
+}
+
+/// Number of elements of operand `n`, a list.
+pub fn list_len(ctx: &InferCtx, n: usize) -> Option<usize> {
+    let ty = ctx.inputs.get(n).copied().flatten()?.ty;
+    match ty.known_shape()?.as_slice() {
+        [] => Some(1),
+        [len] => Some(*len).filter(|&len| len <= MAX_RANK),
+        _ => None,
+    }
 }
 
 /// Axes counted from the front, each once.

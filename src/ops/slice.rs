@@ -8,7 +8,10 @@ use crate::content;
 use crate::elements::from_bytes;
 use crate::layout::{by_tables, element_bytes, empty};
 use crate::samples::{any, list, shape_of_rank, values};
-use crate::shapes::{integers, is_given, normal_axes, result_shape, result_types, sizes, unify};
+use crate::shapes::{
+    integers, is_given, list_len, normal_axes, or_unknown, result_shape, result_types, sizes, unify,
+    unknown_type,
+};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Operand, Rng, Sample};
 use partita_ir::types::{Content, Type};
@@ -128,8 +131,19 @@ fn cuts(ctx: &InferCtx) -> Result<Vec<Cut>, Diag> {
 }
 
 fn infer_slice(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    let shape: Vec<Dim> = cuts(ctx)?.into_iter().map(|c| c.len).collect();
-    Ok(vec![Type::new(input(ctx, 0)?.dtype, shape)])
+    let exact = |cuts: Vec<Cut>| cuts.into_iter().map(|c| c.len).collect::<Vec<Dim>>();
+    let x = input(ctx, 0)?;
+    or_unknown(cuts(ctx).map(|c| vec![Type::new(x.dtype, exact(c))]), || {
+        // Axes that are not cut keep their sizes.
+        let mut shape = x.shape.clone();
+        let axes = match integers(ctx, "axes", 3) {
+            Ok(Some(axes)) => normal_axes(&axes, x.rank()).ok()?,
+            Ok(None) => (0..list_len(ctx, 1).unwrap_or(x.rank()).min(x.rank())).collect(),
+            Err(_) => (0..x.rank()).collect(),
+        };
+        axes.into_iter().for_each(|a| shape[a] = Dim::unknown(0, a));
+        Some(vec![Type::new(x.dtype, shape)])
+    })
 }
 
 fn content_slice(ctx: &InferCtx) -> Option<Vec<Dim>> {
@@ -276,6 +290,19 @@ static SPLIT: OpDef = OpDef {
 };
 
 fn infer_split(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_split(ctx), || {
+        let x = input(ctx, 0).ok()?;
+        let axis = axis_attr(ctx.attrs, 0, x.rank()).ok()?;
+        let part = |n: usize| {
+            let mut shape = x.shape.clone();
+            shape[axis] = Dim::unknown(n, axis);
+            Type::new(x.dtype, shape)
+        };
+        Some((0..ctx.n_outputs).map(part).collect())
+    })
+}
+
+fn exact_split(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     let axis = axis_attr(ctx.attrs, 0, x.rank())?;
     let size = &x.shape[axis];
@@ -396,6 +423,10 @@ fn pads(ctx: &InferCtx, rank: usize) -> Result<Vec<(Dim, Dim)>, Diag> {
 }
 
 fn infer_pad(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_pad(ctx), || unknown_type(ctx, input(ctx, 0).ok()?.rank()))
+}
+
+fn exact_pad(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     let mode = pad_mode(ctx.attrs)?;
     let mut shape = Vec::with_capacity(x.rank());

@@ -14,7 +14,7 @@ fn is_float(dtype: ElementType) -> bool {
 }
 
 fn fits_tile(dtype: ElementType) -> bool {
-    !matches!(dtype, ElementType::F64 | ElementType::U64)
+    dtype.is_computable() && !matches!(dtype, ElementType::F64 | ElementType::U64)
 }
 
 /// Whether this device has `kernel` for operands and results of these types. Omitted operands are left out
@@ -28,11 +28,10 @@ pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]
             inputs.first() == outputs.first()
                 && matches!(inputs.get(1), Some(ElementType::I32 | ElementType::I64))
         }
-        "dims" => outputs.iter().all(|d| !d.is_float()),
+        "dims" => outputs.iter().all(|d| d.is_computable() && !d.is_float()),
         "reduce" if inputs.first().is_some_and(|d| !d.is_float()) => {
             let mode = kernel.string("mode").unwrap_or_default();
-            all().all(|d| !d.is_float() && *d != ElementType::U64)
-                && matches!(mode, "sum" | "max" | "min" | "prod")
+            all().all(|&d| fits_tile(d) && !d.is_float()) && matches!(mode, "sum" | "max" | "min" | "prod")
         }
         // Operands of an epilogue may be of any type that tile programs hold.
         name if FLOAT_KERNELS.contains(&name) => {

@@ -118,7 +118,7 @@ fn last_uses(program: &TileProgram) -> Vec<usize> {
 
 /// Whether tile programs can hold this type.
 pub(crate) fn holds(dtype: ElementType) -> bool {
-    !matches!(dtype, ElementType::F64 | ElementType::U64)
+    dtype.is_computable() && !matches!(dtype, ElementType::F64 | ElementType::U64)
 }
 
 impl Tile {

@@ -94,6 +94,8 @@ unsafe fn load_dense(dtype: ElementType, src: *const u8, dst: *mut u8, count: us
             ElementType::U32 => widen(src, dst, count, |v: u32| i64::from(v)),
             ElementType::U64 => widen(src, dst, count, |v: u64| v as i64),
             ElementType::Bool => widen(src, dst, count, |v: u8| i64::from(v != 0)),
+            // Never bound, see `tile::holds`.
+            _ => {}
         }
     }
 }
@@ -152,6 +154,7 @@ unsafe fn store_floats(dtype: ElementType, src: *const f32, dst: *mut u8, count:
             ElementType::U32 => narrow(src, dst, count, |v| v as i64 as u32),
             ElementType::U64 => narrow(src, dst, count, |v| v as i64 as u64),
             ElementType::Bool => narrow(src, dst, count, |v| u8::from(v != 0.0)),
+            _ => {}
         }
     }
 }
@@ -169,6 +172,7 @@ unsafe fn store_ints(dtype: ElementType, src: *const i64, dst: *mut u8, count: u
             ElementType::I32 | ElementType::U32 => narrow(src, dst, count, |v| v as u32),
             ElementType::I64 | ElementType::U64 => std::ptr::copy(src, dst.cast(), count),
             ElementType::Bool => narrow(src, dst, count, |v| u8::from(v != 0)),
+            _ => {}
         }
     }
 }

@@ -3,13 +3,15 @@
 use super::lex::{Tok, Token, lex};
 use super::literal::{self, Number};
 use super::{MAX_CONST_ELEMENTS, MAX_NESTING, MAX_TEXT_BYTES};
-use crate::attr::{Attr, Attrs};
+use crate::attr::{Attr, Attrs, Body};
 use crate::builder::Builder;
 use crate::diag::Diag;
-use crate::op::{AttrKind, OpRef, Registry};
+use crate::graph::MAX_BODY_DEPTH;
+use crate::op::{AttrKind, OpRef, Registry, SIZES};
 use crate::tensor::{Bytes, n_elements};
 use crate::{DType, Dim, Graph, Tensor, Type, ValueId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Finds the bytes of a file that a constant names; the sentence says why it cannot.
 pub type FileResolver<'a> = &'a dyn Fn(&str) -> Result<Bytes, String>;
@@ -33,7 +35,7 @@ pub fn parse(text: &str, registry: &Registry, files: FileResolver) -> Result<Vec
             format!("the text is longer than the limit of {MAX_TEXT_BYTES} bytes"),
         ));
     }
-    let mut parser = Parser { tokens: lex(text)?, at: 0, registry, files };
+    let mut parser = Parser { tokens: lex(text)?, at: 0, registry, files, depth: 0 };
     let mut graphs = Vec::new();
     while parser.peek() != &Tok::End {
         graphs.push(parser.graph()?);
@@ -41,11 +43,24 @@ pub fn parse(text: &str, registry: &Registry, files: FileResolver) -> Result<Vec
     Ok(graphs)
 }
 
+/// Reads one type.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_type(text: &str) -> Result<Type, Diag> {
+    let mut parser =
+        Parser { tokens: lex(text)?, at: 0, registry: &Registry::new(&[]), files: &no_files, depth: 0 };
+    let ty = parser.ty()?;
+    if parser.peek() == &Tok::End { Ok(ty) } else { Err(parser.error("T017", "more than a type")) }
+}
+
 struct Parser<'a> {
     tokens: Vec<Token>,
     at: usize,
     registry: &'a Registry,
     files: FileResolver<'a>,
+    /// How many bodies the parser is inside.
+    depth: usize,
 }
 
 type Names = BTreeMap<String, ValueId>;
@@ -141,6 +156,17 @@ impl Parser<'_> {
             }
         }
         Ok(items)
+    }
+
+    /// A graph inside an attribute.
+    fn body(&mut self) -> Result<Graph, Diag> {
+        if self.depth >= MAX_BODY_DEPTH {
+            return Err(self.error("T029", format!("bodies nest more than {MAX_BODY_DEPTH} deep")));
+        }
+        self.depth += 1;
+        let graph = self.graph();
+        self.depth -= 1;
+        graph
     }
 
     fn graph(&mut self) -> Result<Graph, Diag> {
@@ -292,9 +318,40 @@ impl Parser<'_> {
     }
 
     fn ty(&mut self) -> Result<Type, Diag> {
+        self.type_within(0)
+    }
+
+    fn type_within(&mut self, depth: usize) -> Result<Type, Diag> {
+        if depth > MAX_NESTING {
+            return Err(self.error("T018", "the type nests too deeply"));
+        }
+        if self.eat_word("any") {
+            return Ok(Type::any());
+        }
+        for (word, make) in [("seq", Type::sequence as fn(Type) -> Type), ("opt", Type::optional)] {
+            if self.eat_word(word) {
+                self.expect("(")?;
+                let item = self.type_within(depth + 1)?;
+                self.expect(")")?;
+                return Ok(make(item));
+            }
+        }
+        if self.eat_word("map") {
+            self.expect("(")?;
+            let key = self.dtype()?;
+            self.expect(",")?;
+            let value = self.dtype()?;
+            self.expect(")")?;
+            return Ok(Type::map(key, value));
+        }
         let dtype = self.dtype()?;
-        let shape = self.list("[", "]", |p| p.dim(0))?;
-        Ok(Type { dtype, shape })
+        self.expect("[")?;
+        if self.eat("*") {
+            self.expect("]")?;
+            return Ok(Type::unranked(dtype));
+        }
+        self.at -= 1;
+        Ok(Type::new(dtype, self.list("[", "]", |p| p.dim(0))?))
     }
 
     fn dim(&mut self, depth: usize) -> Result<Dim, Diag> {
@@ -359,6 +416,10 @@ impl Parser<'_> {
             let (line, column) = p.here();
             let name = p.name()?;
             p.expect("=")?;
+            if name == SIZES {
+                attrs.set(&name, p.attr(AttrKind::Strs)?);
+                return Ok(());
+            }
             let Some(def) = op.attr(&name) else {
                 let known: Vec<&str> = op.attrs.iter().map(|a| a.name).collect();
                 return Err(Diag::new("V013", format!("{} has no attribute {name}", op.name))
@@ -386,6 +447,8 @@ impl Parser<'_> {
                 let ty = self.ty()?;
                 Attr::Tensor(self.literal(&ty)?)
             }
+            AttrKind::Graph => Attr::Graph(Body(Arc::new(self.body()?))),
+            AttrKind::Type => Attr::Type(self.ty()?),
         })
     }
 
@@ -429,6 +492,16 @@ impl Parser<'_> {
             )));
         }
         let kind = self.name()?;
+        if ty.dtype == DType::Str {
+            let strings = self.list("[", "]", Self::string)?;
+            let tensor = Tensor::from_strings(&shape, &strings).filter(|_| kind == "dense");
+            return tensor.ok_or_else(|| {
+                place(Diag::new(
+                    "T023",
+                    format!("text is written dense [...] with as many strings as {ty} has"),
+                ))
+            });
+        }
         let tensor = match kind.as_str() {
             "splat" => literal::splat(ty.dtype, &shape, self.number()?),
             "dense" => literal::dense(ty.dtype, &shape, &self.dense()?),

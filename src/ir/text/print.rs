@@ -150,6 +150,8 @@ fn attribute(attr: &Attr) -> String {
             let dims: Vec<String> = t.shape().iter().map(ToString::to_string).collect();
             format!("{}[{}] {}", t.dtype().name(), dims.join(", "), literal(t, &mut inline_weights))
         }
+        Attr::Graph(body) => print(&body.0).trim_end().replace('\n', "\n  "),
+        Attr::Type(ty) => ty.to_string(),
     }
 }
 
@@ -164,6 +166,10 @@ fn float(value: f64, text: &str) -> String {
 }
 
 fn literal(tensor: &Tensor, sink: WeightSink) -> String {
+    if tensor.dtype() == crate::DType::Str {
+        let strings: Vec<String> = tensor.strings().iter().map(|s| format!("{s:?}")).collect();
+        return format!("dense [{}]", strings.join(", "));
+    }
     let size = tensor.dtype().size_bytes();
     let uniform =
         tensor.n_elements() > 1 && tensor.bytes().chunks_exact(size).all(|c| c == &tensor.bytes()[..size]);

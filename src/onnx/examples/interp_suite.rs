@@ -4,10 +4,18 @@
 
 #![allow(clippy::print_stderr, reason = "a command-line example")]
 
-use partita_ir::{Bytes, Diag, Graph, Tensor, interp};
-use partita_onnx::{Options, input_names, load, tensor_from_pb, tensor_to_pb};
+use partita_ir::interp::{self, Symbols};
+use partita_ir::{Budget, Bytes, Datum, Diag, Graph, RunLimits, Tensor};
+use partita_onnx::{Imported, Options, PortKind, datum_from_pb, datum_to_pb, load, port_kinds};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Most bytes of all values together.
+const MAX_RUN_BYTES: u64 = 1 << 30;
+
+/// Longest run.
+const MAX_TIME: Duration = Duration::from_secs(8);
 
 /// Most elements of a value.
 const MAX_ELEMENTS: i64 = 1 << 27;
@@ -63,7 +71,7 @@ fn letter(diags: &[Diag]) -> String {
 fn run(model: &Path, inputs: &Path, outputs: &Path) -> Result<(), Vec<Diag>> {
     let (imported, given) = match load(model, &Options::default()) {
         Ok(imported) => {
-            let given = read_inputs(&imported.graph, inputs).map_err(|d| vec![d])?;
+            let given = read_inputs(&imported, inputs).map_err(|d| vec![d])?;
             (imported, given)
         }
         // A model that computes axes or shapes from its inputs is built for the inputs at hand.
@@ -73,18 +81,27 @@ fn run(model: &Path, inputs: &Path, outputs: &Path) -> Result<(), Vec<Diag>> {
         Err(diags) => return Err(diags),
     };
     check_sizes(&imported.graph, &given).map_err(|d| vec![d])?;
-    let results = interp::run(&imported.graph, &given).map_err(|d| vec![d])?;
-    for (n, ((name, _), tensor)) in imported.graph.outputs().zip(&results).enumerate() {
+    let limits = RunLimits { bytes: MAX_RUN_BYTES, time: Some(MAX_TIME), ..RunLimits::default() };
+    let results = interp::run_data(&imported.graph, given, Symbols::new(), &Budget::new(limits));
+    let results = results.map_err(|d| vec![d])?;
+    for (n, ((name, kind), datum)) in imported.ports.outputs.iter().zip(&results).enumerate() {
         let path = outputs.join(format!("output_{n}.pb"));
-        std::fs::write(&path, tensor_to_pb(name, tensor))
+        std::fs::write(&path, datum_to_pb(name, datum, *kind))
             .map_err(|e| vec![Diag::new("X003", format!("{}: {e}", path.display()))])?;
     }
     Ok(())
 }
 
 /// The interpreter has no memory plan: values beyond a limit are refused before anything is computed.
-fn check_sizes(graph: &Graph, given: &[Tensor]) -> Result<(), Diag> {
-    let symbols = interp::bind(graph, given)?;
+fn check_sizes(graph: &Graph, given: &[Datum]) -> Result<(), Diag> {
+    let mut symbols = Symbols::new();
+    for (value, tensor) in graph.inputs().iter().zip(given.iter().map(Datum::as_tensor)) {
+        for (dim, &size) in graph.ty(*value).shape.iter().zip(tensor.map_or(&[][..], Tensor::shape)) {
+            if let Some(name) = dim.as_symbol() {
+                symbols.insert(name.to_owned(), size as i64);
+            }
+        }
+    }
     let results = graph.values().filter(|(id, _)| graph.producer(*id).is_some());
     for (_, value) in results {
         let ty = value.ty.bind(&|name| symbols.get(name).copied());
@@ -97,22 +114,23 @@ fn check_sizes(graph: &Graph, given: &[Tensor]) -> Result<(), Diag> {
     Ok(())
 }
 
-fn read_inputs(graph: &Graph, folder: &Path) -> Result<Vec<Tensor>, Diag> {
-    let read = |n: usize| {
-        let path = folder.join(format!("input_{n}.pb"));
-        let bytes =
-            std::fs::read(&path).map_err(|e| Diag::new("X003", format!("{}: {e}", path.display())))?;
-        tensor_from_pb(Bytes::from_vec(bytes)).map(|(_, tensor)| tensor)
-    };
-    (0..graph.inputs().len()).map(read).collect()
+fn read_input(folder: &Path, n: usize, kind: PortKind) -> Result<Datum, Diag> {
+    let path = folder.join(format!("input_{n}.pb"));
+    let bytes = std::fs::read(&path).map_err(|e| Diag::new("X003", format!("{}: {e}", path.display())))?;
+    datum_from_pb(&Bytes::from_vec(bytes), kind)
 }
 
-/// Options that make every stored input a constant; `None` when the inputs cannot be read.
+fn read_inputs(imported: &Imported, folder: &Path) -> Result<Vec<Datum>, Diag> {
+    let inputs = imported.ports.inputs.iter().enumerate();
+    inputs.map(|(n, (_, kind))| read_input(folder, n, *kind)).collect()
+}
+
+/// Options that make every stored input a constant; `None` when the inputs cannot be read or are no tensors.
 fn with_known_inputs(model: &Path, folder: &Path) -> Option<Options> {
     let mut options = Options::default();
-    for (n, name) in input_names(model).ok()?.into_iter().enumerate() {
-        let bytes = std::fs::read(folder.join(format!("input_{n}.pb"))).ok()?;
-        options.inputs.insert(name, tensor_from_pb(Bytes::from_vec(bytes)).ok()?.1);
+    for (n, (name, kind)) in port_kinds(model).ok()?.inputs.into_iter().enumerate() {
+        let Datum::Tensor(tensor) = read_input(folder, n, kind).ok()? else { return None };
+        options.inputs.insert(name, tensor);
     }
     Some(options)
 }

@@ -2,8 +2,7 @@
 //!
 //! A static plan holds tensors only. Operators that make or take anything else are evaluated on the host.
 
-use crate::diag::Diag;
-use crate::{Attrs, Tensor};
+use crate::Tensor;
 
 /// Deepest nesting of sequences and optionals.
 pub const MAX_DATUM_DEPTH: usize = 8;
@@ -63,23 +62,4 @@ impl From<Tensor> for Datum {
     fn from(tensor: Tensor) -> Self {
         Self::Tensor(tensor)
     }
-}
-
-/// Runs the bodies of a node: what `if`, `loop` and `scan` are evaluated with.
-pub trait Bodies {
-    /// Runs the body that is attribute `name` on `inputs`: the formal ones, then nothing else; values captured from
-    /// around the node are added by the runner.
-    ///
-    /// # Errors
-    /// What the body's operators say, or `X030` when a limit of steps, time or memory is reached.
-    fn run(&self, name: &str, inputs: Vec<Datum>) -> Result<Vec<Datum>, Diag>;
-}
-
-/// What the evaluation of an operator over any values is given.
-pub struct DataCtx<'a> {
-    pub attrs: &'a Attrs,
-    /// `None` for an omitted optional operand.
-    pub inputs: &'a [Option<&'a Datum>],
-    pub n_outputs: usize,
-    pub bodies: &'a dyn Bodies,
 }

@@ -1,8 +1,13 @@
 //! Tensors on the host: shared, possibly memory-mapped bytes with an element type and a shape.
+//!
+//! Text is dictionary-encoded: an element is an index into the tensor's own sorted table, so operators that move
+//! or compare elements need not know of it (see `share_tables`).
 
-use crate::DType;
+use crate::ElementType as DType;
+use crate::{rounding, small_float};
 use half::{bf16, f16};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -51,6 +56,8 @@ pub struct Tensor {
     dtype: DType,
     shape: Vec<usize>,
     bytes: Bytes,
+    /// The strings of a tensor of text, sorted, each once.
+    table: Option<Arc<[String]>>,
 }
 
 /// Number of elements of a shape, or `None` when it overflows. Empty dimensions do not hide an overflow of the
@@ -64,7 +71,7 @@ impl Tensor {
     /// A tensor over `bytes`; `None` when the length does not match the shape.
     pub fn new(dtype: DType, shape: &[usize], bytes: Bytes) -> Option<Self> {
         let want = n_elements(shape)?.checked_mul(dtype.size_bytes())?;
-        (bytes.len == want).then(|| Self { dtype, shape: shape.to_vec(), bytes })
+        (bytes.len == want).then(|| Self { dtype, shape: shape.to_vec(), bytes, table: None })
     }
 
     /// From plain values; `None` when their number does not match the shape.
@@ -75,7 +82,39 @@ impl Tensor {
     /// A scalar.
     pub fn scalar<T: Element>(value: T) -> Self {
         let bytes = Bytes::from_vec(bytemuck::bytes_of(&value).to_vec());
-        Self { dtype: T::DTYPE, shape: Vec::new(), bytes }
+        Self { dtype: T::DTYPE, shape: Vec::new(), bytes, table: None }
+    }
+
+    /// A tensor of text; `None` when the number of strings does not match the shape.
+    pub fn from_strings(shape: &[usize], strings: &[impl AsRef<str>]) -> Option<Self> {
+        let sorted: BTreeSet<&str> = strings.iter().map(AsRef::as_ref).collect();
+        let table: Vec<&str> = sorted.into_iter().collect();
+        let index = |s: &str| table.binary_search(&s).unwrap_or(0) as u32;
+        let bytes = strings.iter().flat_map(|s| index(s.as_ref()).to_le_bytes()).collect();
+        let tensor = Self::new(DType::Str, shape, Bytes::from_vec(bytes))?;
+        Some(tensor.with_table(Some(table.into_iter().map(str::to_owned).collect())))
+    }
+
+    /// The strings of a tensor of text, in order; empty for other element types. An element without an entry in the
+    /// table is the empty string.
+    pub fn strings(&self) -> Vec<&str> {
+        let Some(table) = &self.table else {
+            return if self.dtype == DType::Str { vec![""; self.n_elements()] } else { Vec::new() };
+        };
+        let entry = |i: i64| usize::try_from(i).ok().and_then(|i| table.get(i)).map_or("", String::as_str);
+        self.to_i64s().into_iter().map(entry).collect()
+    }
+
+    /// The table of a tensor of text.
+    pub fn table(&self) -> Option<&Arc<[String]>> {
+        self.table.as_ref()
+    }
+
+    /// The same elements with another table.
+    #[must_use]
+    pub fn with_table(mut self, table: Option<Arc<[String]>>) -> Self {
+        self.table = table.filter(|_| self.dtype == DType::Str);
+        self
     }
 
     /// From f64 values rounded to `dtype`; integers wrap as `as` does not: they saturate, NaN is 0.
@@ -124,7 +163,7 @@ impl Tensor {
 
     /// The same elements in another shape; `None` when the numbers differ.
     pub fn reshaped(&self, shape: &[usize]) -> Option<Self> {
-        Self::new(self.dtype, shape, self.bytes.clone())
+        Some(Self::new(self.dtype, shape, self.bytes.clone())?.with_table(self.table.clone()))
     }
 
     /// The elements as `T`, without a copy where the bytes are aligned; `None` for another element type.
@@ -163,13 +202,16 @@ impl Tensor {
     /// The value all elements share (bitwise), as f64; `None` when they differ or there is none.
     pub fn splat_f64(&self) -> Option<f64> {
         let size = self.dtype.size_bytes();
-        let first = self.bytes().get(..size)?;
+        let first = self.bytes().get(..size).filter(|_| self.dtype != DType::Str)?;
         self.bytes().chunks_exact(size).all(|c| c == first).then(|| read_f64(self.dtype, first))
     }
 
     /// A key that is equal for equal content: the bytes for small tensors, a 128-bit hash beyond.
     pub fn key(&self) -> String {
         const INLINE_BYTES: usize = 64;
+        if self.dtype == DType::Str {
+            return format!("str{:?}:{:?}", self.shape, self.strings());
+        }
         let bytes = self.bytes();
         let content =
             if bytes.len() <= INLINE_BYTES { hex(bytes) } else { format!("#{:032x}", hash128(bytes)) };
@@ -184,7 +226,11 @@ impl Tensor {
 
 impl PartialEq for Tensor {
     fn eq(&self, other: &Self) -> bool {
-        self.dtype == other.dtype && self.shape == other.shape && self.bytes() == other.bytes()
+        let same = self.dtype == other.dtype && self.shape == other.shape;
+        match self.dtype {
+            DType::Str => same && self.strings() == other.strings(),
+            _ => same && self.bytes() == other.bytes(),
+        }
     }
 }
 
@@ -192,6 +238,27 @@ impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor({}{:?})", self.dtype.name(), self.shape)
     }
+}
+
+/// Gives all tensors of text among `tensors` one sorted table, so that their elements compare and mix as numbers,
+/// and returns it; `None` when there is no text.
+pub fn share_tables(tensors: &mut [&mut Tensor]) -> Option<Arc<[String]>> {
+    let all: BTreeSet<String> = tensors
+        .iter()
+        .filter(|t| t.dtype == DType::Str)
+        .flat_map(|t| t.strings().into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    if !tensors.iter().any(|t| t.dtype == DType::Str) {
+        return None;
+    }
+    let table: Arc<[String]> = all.into_iter().collect();
+    for tensor in tensors.iter_mut().filter(|t| t.dtype == DType::Str) {
+        let index = |s: &str| table.binary_search_by(|e| e.as_str().cmp(s)).unwrap_or(0) as u32;
+        let bytes = tensor.strings().into_iter().flat_map(|s| index(s).to_le_bytes()).collect();
+        tensor.bytes = Bytes::from_vec(bytes);
+        tensor.table = Some(Arc::clone(&table));
+    }
+    Some(table)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -241,6 +308,7 @@ fn read_f64(dtype: DType, b: &[u8]) -> f64 {
         DType::Bf16 => bf16::from_le_bytes(word(b)).to_f64(),
         DType::F64 => f64::from_le_bytes(word(b)),
         DType::U64 => u64::from_le_bytes(word(b)) as f64,
+        _ if dtype.is_small_float() => small_float::decode(dtype, b[0]),
         _ => read_i64(dtype, b) as f64,
     }
 }
@@ -248,24 +316,24 @@ fn read_f64(dtype: DType, b: &[u8]) -> f64 {
 /// One element as i64.
 fn read_i64(dtype: DType, b: &[u8]) -> i64 {
     match dtype {
-        DType::I8 => i64::from(i8::from_le_bytes(word(b))),
+        DType::I8 | DType::I4 | DType::I2 => i64::from(i8::from_le_bytes(word(b))),
         DType::I16 => i64::from(i16::from_le_bytes(word(b))),
         DType::I32 => i64::from(i32::from_le_bytes(word(b))),
         DType::I64 => i64::from_le_bytes(word(b)),
-        DType::U8 => i64::from(b[0]),
+        DType::U8 | DType::U4 | DType::U2 => i64::from(b[0]),
         DType::Bool => i64::from(b[0] != 0),
         DType::U16 => i64::from(u16::from_le_bytes(word(b))),
-        DType::U32 => i64::from(u32::from_le_bytes(word(b))),
+        DType::U32 | DType::Str => i64::from(u32::from_le_bytes(word(b))),
         DType::U64 => u64::from_le_bytes(word(b)).cast_signed(),
-        DType::F32 | DType::F16 | DType::Bf16 | DType::F64 => read_f64(dtype, b) as i64,
+        _ => read_f64(dtype, b) as i64,
     }
 }
 
 fn push_f64(dtype: DType, v: f64, out: &mut Vec<u8>) {
     match dtype {
         DType::F32 => out.extend((v as f32).to_le_bytes()),
-        DType::F16 => out.extend(f16::from_f64(v).to_le_bytes()),
-        DType::Bf16 => out.extend(bf16::from_f64(v).to_le_bytes()),
+        DType::F16 => out.extend(rounding::to_f16(v).to_le_bytes()),
+        DType::Bf16 => out.extend(rounding::to_bf16(v).to_le_bytes()),
         DType::F64 => out.extend(v.to_le_bytes()),
         DType::I8 => out.extend((v as i8).to_le_bytes()),
         DType::I16 => out.extend((v as i16).to_le_bytes()),
@@ -276,13 +344,24 @@ fn push_f64(dtype: DType, v: f64, out: &mut Vec<u8>) {
         DType::U32 => out.extend((v as u32).to_le_bytes()),
         DType::U64 => out.extend((v as u64).to_le_bytes()),
         DType::Bool => out.push(u8::from(v != 0.0)),
+        DType::I4 => out.push((v as i8).clamp(-8, 7).cast_unsigned()),
+        DType::U4 => out.push((v as u8).min(15)),
+        DType::I2 => out.push((v as i8).clamp(-2, 1).cast_unsigned()),
+        DType::U2 => out.push((v as u8).min(3)),
+        DType::Str => out.extend((v as u32).to_le_bytes()),
+        _ => out.push(small_float::encode(dtype, v, true)),
     }
 }
 
 fn push_i64(dtype: DType, v: i64, out: &mut Vec<u8>) {
     match dtype {
-        DType::F32 | DType::F16 | DType::Bf16 | DType::F64 => push_f64(dtype, v as f64, out),
         DType::Bool => out.push(u8::from(v != 0)),
+        // The low bits, with their sign where there is one.
+        DType::I4 => out.push((((v << 60) >> 60) as i8).cast_unsigned()),
+        DType::U4 => out.push((v & 15) as u8),
+        DType::I2 => out.push((((v << 62) >> 62) as i8).cast_unsigned()),
+        DType::U2 => out.push((v & 3) as u8),
+        _ if dtype.is_float() => push_f64(dtype, v as f64, out),
         _ => out.extend(&v.to_le_bytes()[..dtype.size_bytes()]),
     }
 }

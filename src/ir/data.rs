@@ -1,0 +1,85 @@
+//! Evaluation of operators over any values: tensors of numbers and text, sequences, optionals, maps, and bodies.
+
+use crate::diag::Diag;
+use crate::op::{EvalCtx, OpRef};
+use crate::tensor::{Tensor, share_tables};
+use crate::{Attrs, Datum};
+
+/// Runs the bodies of a node: what `if`, `loop` and `scan` are evaluated with.
+pub trait Bodies {
+    /// Runs the body that is attribute `name` on its `inputs`, formal and captured ones, and returns its outputs.
+    ///
+    /// # Errors
+    /// What the body's operators say, or `X030` when a limit of steps, time or memory is reached.
+    fn run(&self, name: &str, inputs: Vec<Datum>) -> Result<Vec<Datum>, Diag>;
+
+    /// Accounts for bytes that the operator keeps from one run of a body to the next.
+    ///
+    /// # Errors
+    /// `X035` when the limit of memory is reached.
+    fn hold(&self, bytes: usize) -> Result<(), Diag>;
+}
+
+/// For operators without bodies.
+pub struct NoBodies;
+
+impl Bodies for NoBodies {
+    fn run(&self, name: &str, _: Vec<Datum>) -> Result<Vec<Datum>, Diag> {
+        Err(Diag::new("X031", format!("there is no body {name} here")))
+    }
+
+    fn hold(&self, _: usize) -> Result<(), Diag> {
+        Ok(())
+    }
+}
+
+/// What the evaluation of an operator over any values is given.
+pub struct DataCtx<'a> {
+    pub attrs: &'a Attrs,
+    /// `None` for an omitted optional operand.
+    pub inputs: &'a [Option<&'a Datum>],
+    pub n_outputs: usize,
+    pub bodies: &'a dyn Bodies,
+}
+
+/// Evaluates `op` on any values.
+///
+/// # Errors
+/// `X032` when an operator over tensors is given anything else; what the operator says.
+pub fn evaluate(op: OpRef, ctx: &DataCtx) -> Result<Vec<Datum>, Diag> {
+    if let Some(data) = op.data {
+        return data(ctx);
+    }
+    let mut tensors: Vec<Option<Tensor>> = Vec::with_capacity(ctx.inputs.len());
+    for (n, input) in ctx.inputs.iter().enumerate() {
+        tensors.push(match input {
+            None => None,
+            Some(Datum::Tensor(tensor)) => Some(tensor.clone()),
+            Some(other) => {
+                let text = format!("operand {n} of {} must be a tensor, it is {}", op.name, other.kind());
+                return Err(Diag::new("X032", text).hint("take the tensor out of it first"));
+            }
+        });
+    }
+    Ok(evaluate_tensors(op, ctx.attrs, &mut tensors, ctx.n_outputs)?.into_iter().map(Datum::Tensor).collect())
+}
+
+/// Evaluates an operator over tensors. Text is given one table for all operands, and results share it.
+///
+/// # Errors
+/// What the operator says.
+pub fn evaluate_tensors(
+    op: OpRef,
+    attrs: &Attrs,
+    tensors: &mut [Option<Tensor>],
+    n_outputs: usize,
+) -> Result<Vec<Tensor>, Diag> {
+    let table = share_tables(&mut tensors.iter_mut().flatten().collect::<Vec<_>>());
+    let inputs: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
+    let results = (op.eval)(&EvalCtx { attrs, inputs: &inputs, n_outputs })?;
+    let named = |t: Tensor| match t.table() {
+        None => t.with_table(table.clone()),
+        Some(_) => t,
+    };
+    Ok(results.into_iter().map(named).collect())
+}
