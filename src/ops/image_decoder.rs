@@ -5,13 +5,14 @@ use crate::common::{
 };
 use crate::elements::from_bytes;
 use crate::jpeg;
+use crate::shapes::or_unknown;
 use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample};
 use partita_ir::types::Type;
 use partita_ir::work::WorkKind;
-use partita_ir::{DType, Tensor};
+use partita_ir::{DType, Dim, Tensor};
 use std::io::Cursor;
 
 /// Rows of this family.
@@ -103,6 +104,14 @@ fn check(ctx: &InferCtx) -> Result<(), Diag> {
 }
 
 fn infer(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact(ctx), || {
+        let channels = Pixels::read(ctx.attrs).ok()?.channels();
+        Some(vec![Type::new(DType::U8, [Dim::unknown(0, 0), Dim::unknown(0, 1), channels.into()])])
+    })
+}
+
+/// Inference by decoding, where the data is constant.
+fn exact(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     check(ctx)?;
     let known = ctx.inputs.first().copied().flatten().and_then(|o| o.content).and_then(|c| c.as_const());
     let image = decode(known.ok_or_else(data_dependent)?.bytes())?;
@@ -131,12 +140,17 @@ fn decode(data: &[u8]) -> Result<Image, Diag> {
         return decode_jpeg(data);
     }
     if JPEG_2000.iter().any(|head| data.starts_with(head)) {
-        return decode_jpeg_2000(data);
+        return contained(|| decode_jpeg_2000(data));
     }
     match image::guess_format(data) {
-        Ok(format) => decode_other(data, format),
+        Ok(format) => contained(|| decode_other(data, format)),
         Err(_) => Ok(Image::none()),
     }
+}
+
+/// A foreign decoder's panic over damaged data counts as an image that cannot be decoded.
+fn contained(decode: impl FnOnce() -> Result<Image, Diag>) -> Result<Image, Diag> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode)).unwrap_or_else(|_| Ok(Image::none()))
 }
 
 fn decode_jpeg(data: &[u8]) -> Result<Image, Diag> {
