@@ -293,7 +293,7 @@ fn dropout_mode(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         call.attrs.insert("training_mode".to_owned(), Attr::Int(1));
     }
     if call.version < 10 && call.outputs.len() > 1 {
-        let code = crate::tensors::code_of(emit.ty(need(&call, 0)?).dtype);
+        let code = crate::dtypes::code_of(emit.ty(need(&call, 0)?).dtype);
         call.attrs.insert("mask_dtype".to_owned(), Attr::Int(code.into()));
     }
     Ok(call)

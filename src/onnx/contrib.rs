@@ -198,7 +198,7 @@ impl Steps<'_> {
 
 /// ONNX's number of an element type, as an attribute.
 fn code(dtype: DType) -> Attr {
-    Attr::Int(i64::from(crate::tensors::code_of(dtype)))
+    Attr::Int(i64::from(crate::dtypes::code_of(dtype)))
 }
 
 fn axes(list: Vec<usize>) -> Attr {
