@@ -52,6 +52,8 @@ mod gather;
 mod global_pool;
 mod grid;
 mod group_query_attention;
+mod image_decoder;
+mod jpeg;
 mod layout;
 mod linear_attention;
 mod logic;
@@ -146,6 +148,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     global_pool::ROWS,
     grid::ROWS,
     group_query_attention::ROWS,
+    image_decoder::ROWS,
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
