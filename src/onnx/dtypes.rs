@@ -45,9 +45,7 @@ pub(crate) fn dtype_of(code: i64) -> Result<DType, Diag> {
         return Ok(*dtype);
     }
     if let Some((_, name)) = OTHER_TYPES.iter().find(|(n, _)| i64::from(*n) == code) {
-        return Err(
-            Diag::new("U003", format!("element type {name} is not supported")).hint(NOT_SUPPORTED)
-        );
+        return Err(Diag::new("U003", format!("element type {name} is not supported")).hint(NOT_SUPPORTED));
     }
     Err(Diag::new("I041", format!("{code} is not an element type")).hint(crate::tensors::DAMAGED))
 }

@@ -123,11 +123,8 @@ fn write_aligned(weights: &[(u64, Cow<[u8]>)], out: &mut dyn Write) -> std::io::
 fn reference(name: &str, tensor: &Tensor, file: &str, offset: u64, len: usize) -> Vec<u8> {
     let mut proto = header(name, tensor);
     proto.data_location = DataLocation::EXTERNAL.into();
-    let entries = [
-        ("location", file.to_owned()),
-        ("offset", offset.to_string()),
-        ("length", len.to_string()),
-    ];
+    let entries =
+        [("location", file.to_owned()), ("offset", offset.to_string()), ("length", len.to_string())];
     proto.external_data = entries
         .into_iter()
         .map(|(key, value)| StringStringEntryProto { key: key.to_owned(), value, ..Default::default() })

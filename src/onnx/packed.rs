@@ -63,8 +63,7 @@ mod tests {
             for n in 0..10usize {
                 let codes: Vec<u8> = (0..n).map(|i| (i * 7 + 3) as u8).collect();
                 let elements = unpack(dtype, &codes, n);
-                let tensor =
-                    Tensor::new(dtype, &[n], partita_ir::Bytes::from_vec(elements.clone())).unwrap();
+                let tensor = Tensor::new(dtype, &[n], partita_ir::Bytes::from_vec(elements.clone())).unwrap();
                 let packed = file_bytes(&tensor);
                 assert_eq!(Some(packed.len()), file_len(dtype, n));
                 assert_eq!(unpack(dtype, &packed, n), elements);

@@ -29,11 +29,11 @@ impl Store {
         let shape = shape_of(dims)?;
         let values = self.tensor(values)?;
         let limit = self.limits.dense_bytes;
-        let n = n_elements(&shape).filter(|n| {
-            n.checked_mul(values.dtype().size_bytes()).is_some_and(|bytes| bytes <= limit)
-        });
+        let n = n_elements(&shape)
+            .filter(|n| n.checked_mul(values.dtype().size_bytes()).is_some_and(|bytes| bytes <= limit));
         let n = n.ok_or_else(|| {
-            let text = format!("a sparse tensor of shape {shape:?} takes more than {limit} bytes as a dense one");
+            let text =
+                format!("a sparse tensor of shape {shape:?} takes more than {limit} bytes as a dense one");
             Diag::new("I007", text).hint("raise the limit")
         })?;
         let places = match indices {
@@ -45,7 +45,8 @@ impl Store {
             None => return Err(bad("the sparse tensor has no indices")),
         };
         if values.rank() != 1 || places.len() != values.n_elements() {
-            let text = format!("a sparse tensor has {} values and {} indices", values.n_elements(), places.len());
+            let text =
+                format!("a sparse tensor has {} values and {} indices", values.n_elements(), places.len());
             return Err(bad(text));
         }
         let ascending = places.windows(2).all(|w| w[0] < w[1]) && places.last().is_none_or(|&p| p < n);
@@ -75,7 +76,9 @@ fn places(indices: &Tensor, shape: &[usize], n_values: usize) -> Result<Vec<usiz
             };
             (0..*rows).map(place).collect()
         }
-        other => Err(bad(format!("the indices of a sparse tensor of rank {} have shape {other:?}", shape.len()))),
+        other => {
+            Err(bad(format!("the indices of a sparse tensor of rank {} have shape {other:?}", shape.len())))
+        }
     }
 }
 

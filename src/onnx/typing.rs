@@ -42,8 +42,7 @@ fn inner_tensor(code: i32, shape: Option<&TensorShapeProto>, shaped: bool) -> Re
         Some(dimension::Value::DimValue(size)) if size >= 0 => Some(Dim::known(size)),
         _ => None,
     };
-    let dims: Option<Vec<Dim>> =
-        shape.filter(|_| shaped).and_then(|s| s.dim.iter().map(known).collect());
+    let dims: Option<Vec<Dim>> = shape.filter(|_| shaped).and_then(|s| s.dim.iter().map(known).collect());
     Ok(dims.map_or_else(|| Type::unranked(dtype), |dims| Type::new(dtype, dims)))
 }
 

@@ -107,9 +107,10 @@ impl Reader {
             let text = format!("values nest more than {MAX_FORM_DEPTH} deep");
             return Err(Diag::new("I006", text).hint("flatten the nested sequences"));
         }
-        self.n_left = self.n_left.checked_sub(1).ok_or_else(|| {
-            Diag::new("I007", format!("the file holds more than {MAX_TENSORS} values"))
-        })?;
+        self.n_left = self
+            .n_left
+            .checked_sub(1)
+            .ok_or_else(|| Diag::new("I007", format!("the file holds more than {MAX_TENSORS} values")))?;
         match kind {
             PortKind::Tensor => Ok(Datum::Tensor(tensor_from_pb(bytes.clone())?.1)),
             PortKind::Sparse => sparse_from_pb(bytes).map(Datum::Tensor),
@@ -235,9 +236,7 @@ pub fn datum_to_pb(name: &str, datum: &Datum, kind: PortKind) -> Vec<u8> {
         (Datum::Tensor(tensor), PortKind::Sparse) => {
             to_sparse(name, tensor).write_to_bytes().unwrap_or_default()
         }
-        (Datum::Tensor(tensor), PortKind::Optional) => {
-            optional(name, Some(&Datum::Tensor(tensor.clone())))
-        }
+        (Datum::Tensor(tensor), PortKind::Optional) => optional(name, Some(&Datum::Tensor(tensor.clone()))),
         (Datum::Sequence(_), PortKind::Optional) => optional(name, Some(datum)),
         (Datum::Tensor(tensor), _) => tensor_to_pb(name, tensor),
         (Datum::Sequence(items), _) => sequence(name, items),
@@ -263,7 +262,9 @@ fn sequence(name: &str, items: &[Datum]) -> Vec<u8> {
     let mut out = named(name);
     let kind = items.first().map_or(PortKind::Tensor, PortKind::of_datum);
     push_number(&mut out, 2, kind.code());
-    items.iter().for_each(|item| push_field(&mut out, VALUE_FIELD + kind.code(), &datum_to_pb("", item, kind)));
+    items
+        .iter()
+        .for_each(|item| push_field(&mut out, VALUE_FIELD + kind.code(), &datum_to_pb("", item, kind)));
     out
 }
 
@@ -331,10 +332,9 @@ mod tests {
     #[test]
     fn maps_round_trip() {
         let values = Tensor::from_slice(&[2], &[0.5f32, 2.0]).unwrap();
-        for keys in [
-            Tensor::from_slice(&[2], &[-1i64, 7]).unwrap(),
-            Tensor::from_strings(&[2], &["b", "a"]).unwrap(),
-        ] {
+        for keys in
+            [Tensor::from_slice(&[2], &[-1i64, 7]).unwrap(), Tensor::from_strings(&[2], &["b", "a"]).unwrap()]
+        {
             let datum = Datum::Map { keys, values: values.clone() };
             assert_eq!(back(&datum, PortKind::Map), datum);
         }
