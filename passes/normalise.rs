@@ -55,9 +55,10 @@ fn forwarded(graph: &Graph, id: NodeId) -> Option<ValueId> {
     };
     let passes = match node.op.name {
         "identity" => true,
-        // In training mode (a third operand) dropout draws random numbers.
+        // In training mode (a third operand, or the attribute) dropout draws random numbers.
         "dropout" => {
             node.inputs.get(2).is_none_or(Option::is_none)
+                && !node.attrs.flag("training_mode")
                 && (node.outputs.len() == 1 || used_alone().is_some())
         }
         _ => false,

@@ -33,17 +33,22 @@ impl HostKernels for ReferenceKernels {
                 "compile the model again",
             )
         })?;
-        let op = partita_ops::op(&name).ok_or_else(|| {
-            let message = format!("this build has no operator {name}");
-            RuntimeError::new(
-                "R051",
-                "a reference kernel",
-                message,
-                "run the plan with the version that compiled it",
-            )
-        })?;
+        let op = operator(&name)?;
         Ok(Box::new(Prepared { op, attrs, inputs: inputs.to_vec(), outputs: outputs.to_vec() }))
     }
+}
+
+/// The operator called `name`.
+pub(crate) fn operator(name: &str) -> Result<OpRef, RuntimeError> {
+    partita_ops::op(name).ok_or_else(|| {
+        let message = format!("this build has no operator {name}");
+        RuntimeError::new(
+            "R051",
+            "a reference kernel",
+            message,
+            "run the plan with the version that compiled it",
+        )
+    })
 }
 
 impl Prepared {

@@ -14,6 +14,8 @@ mod covers;
 pub mod devices;
 pub mod error;
 pub mod host_kernels;
+mod host_ops;
+mod link;
 pub mod npy;
 pub mod pipeline;
 pub mod placement;

@@ -21,9 +21,11 @@ pub fn read(path: &Path) -> Result<Tensor> {
 ///
 /// # Errors
 /// `F001` when the file cannot be written.
-pub fn write(path: &Path, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<()> {
-    let mut out = header(dtype, shape);
-    out.extend_from_slice(bytes);
+pub fn write(path: &Path, tensor: &Tensor) -> Result<()> {
+    let out = match tensor.dtype() {
+        DType::Str => text_array(tensor),
+        dtype => [header(descr(dtype), tensor.shape()).as_slice(), tensor.bytes()].concat(),
+    };
     std::fs::write(path, out).map_err(|e| Error::io("write", path, &e))
 }
 
@@ -47,10 +49,22 @@ fn descr(dtype: DType) -> &'static str {
     }
 }
 
-fn header(dtype: DType, shape: &[usize]) -> Vec<u8> {
+/// Text as numpy holds it: as many code points for every element as the longest one has.
+fn text_array(tensor: &Tensor) -> Vec<u8> {
+    let strings = tensor.strings();
+    let width = strings.iter().map(|s| s.chars().count()).max().unwrap_or(0).max(1);
+    let mut out = header(&format!("<U{width}"), tensor.shape());
+    for string in strings {
+        let padded = string.chars().map(u32::from).chain(std::iter::repeat(0)).take(width);
+        out.extend(padded.flat_map(u32::to_le_bytes));
+    }
+    out
+}
+
+fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
     let dims: Vec<String> = shape.iter().map(|d| format!("{d},")).collect();
     let mut text =
-        format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr(dtype), dims.join(" "));
+        format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr, dims.join(" "));
     // The data starts at a multiple of 64 bytes; the text ends with a newline.
     let padded = (MAGIC.len() + 4 + text.len() + 1).next_multiple_of(64);
     text.extend(std::iter::repeat_n(' ', padded - MAGIC.len() - 4 - text.len() - 1));
@@ -115,7 +129,7 @@ mod tests {
         for shape in [vec![], vec![3], vec![2, 0], vec![2, 3]] {
             let n: usize = shape.iter().product();
             let t = Tensor::from_slice(&shape, &vec![1.5f32; n]).unwrap();
-            let mut bytes = header(t.dtype(), t.shape());
+            let mut bytes = header(descr(t.dtype()), t.shape());
             assert_eq!(bytes.len() % 64, 0);
             bytes.extend_from_slice(t.bytes());
             assert_eq!(parse(bytes).unwrap(), t);
@@ -124,7 +138,7 @@ mod tests {
 
     #[test]
     fn malformed_files_are_sentences() {
-        let good = header(DType::F32, &[2]);
+        let good = header(descr(DType::F32), &[2]);
         for cut in 0..good.len() {
             assert!(parse(good[..cut].to_vec()).is_err());
         }

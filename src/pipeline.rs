@@ -4,20 +4,23 @@
 //! the next; `Compiled` keeps what reports read.
 
 use crate::error::{Error, Result};
+use crate::link::link;
 use crate::placement::{Placement, Wishes, place};
 use crate::price::{Prices, bytes_of, price, symbol_hints};
 use crate::report::summary;
 use crate::{covers, devices};
 use partita_codegen::lower::takes_epilogue;
-use partita_codegen::{Assembly, DeviceSpec, Lowered, Placed, assemble, lower::Ctx, lower_regions};
+use partita_codegen::{
+    Assembly, DeviceSpec, Lowered, Placed, Target, assemble, is_static, lower::Ctx, lower_regions,
+};
 use partita_hw::Machine;
 use partita_ir::builder::infer_graph;
-use partita_ir::{Graph, Regions, Tensor};
+use partita_ir::{Graph, Regions};
 
 use partita_passes::History;
 use partita_passes::fuse::Rules as FuseRules;
 use partita_plan::{Plan, Provenance};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Work limit of the placement of one model: a few seconds on hundreds of operators and several devices.
@@ -76,17 +79,31 @@ pub struct Model {
     pub onnx: Option<partita_onnx::Imported>,
 }
 
+/// A static graph with everything its plan was made from.
+pub struct Part {
+    pub graph: Graph,
+    pub regions: Regions,
+    pub lowered: Vec<Lowered>,
+    pub prices: Prices,
+    pub placement: Placement,
+}
+
 /// A plan with everything reports are made of.
 pub struct Compiled {
     pub imported: Graph,
     pub optimized: Graph,
     pub history: History,
-    pub regions: Regions,
-    pub lowered: Vec<Lowered>,
-    pub prices: Prices,
-    pub placement: Placement,
+    /// One part for a static model; the parts of a program in the order of its plans.
+    pub parts: Vec<Part>,
     pub machine: Machine,
     pub assembly: Assembly,
+}
+
+impl Compiled {
+    /// Predicted microseconds of all static parts, each run once.
+    pub fn predicted_us(&self) -> f64 {
+        self.parts.iter().map(|p| p.placement.answer.value).sum()
+    }
 }
 
 /// Reads a model: ONNX, or the text form when the name ends in `.graph`.
@@ -100,33 +117,6 @@ pub fn load(path: &Path, dims: &BTreeMap<String, i64>) -> Result<Model> {
     }
     let options = partita_onnx::Options { dims: dims.clone(), ..Default::default() };
     let imported = partita_onnx::load(path, &options).map_err(|d| Error::from(d).in_file(path))?;
-    Ok(Model { graph: imported.graph.clone(), onnx: Some(imported) })
-}
-
-/// Most elements of an input whose values a model may be compiled for.
-const MAX_FIXED_ELEMENTS: usize = 1024;
-
-/// Reads a model that is about to run on `given`. When its shapes depend on the values of its inputs, it is compiled
-/// for the given values of the small ones (sizes, axes, indices); those are taken out of `given`.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn load_for(
-    path: &Path,
-    dims: &BTreeMap<String, i64>,
-    given: &mut BTreeMap<String, Tensor>,
-) -> Result<Model> {
-    let general = match load(path, dims) {
-        Err(error) if error.is_unsupported() => error,
-        other => return other,
-    };
-    let small = |t: &Tensor| t.rank() <= 1 && t.n_elements() <= MAX_FIXED_ELEMENTS;
-    let inputs: BTreeMap<String, Tensor> =
-        given.iter().filter(|(_, t)| small(t)).map(|(n, t)| (n.clone(), t.clone())).collect();
-    let options = partita_onnx::Options { dims: dims.clone(), inputs, ..Default::default() };
-    // What is not supported either way is reported as for the general model.
-    let imported = partita_onnx::load(path, &options).map_err(|_| general)?;
-    given.retain(|name, _| !options.inputs.contains_key(name));
     Ok(Model { graph: imported.graph.clone(), onnx: Some(imported) })
 }
 
@@ -162,6 +152,14 @@ pub fn optimize(graph: Graph, options: &CompileOptions) -> Result<(Graph, Histor
     Ok(partita_passes::optimize(graph, &pass_options)?)
 }
 
+/// What compiling needs beside the graph.
+pub(crate) struct Setting<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) options: &'a CompileOptions,
+    pub(crate) specs: Vec<DeviceSpec>,
+    progress: Progress<'a>,
+}
+
 /// Compiles a loaded model for a machine.
 ///
 /// # Errors
@@ -175,33 +173,51 @@ pub fn compile(
     let imported = model.graph.clone();
     progress("optimizing");
     let (optimized, history) = optimize(imported.clone(), options)?;
-    let regions = partita_passes::fuse::fuse(&optimized, &FuseRules { takes_epilogue: &takes_epilogue });
-    let lowered = lower(&optimized, &regions)?;
-    let specs = devices::specs(machine, options.threads)?;
-    let hints = symbol_hints(&optimized, &options.hints);
+    let setting = Setting { machine, options, specs: devices::specs(machine, options.threads)?, progress };
+    let (parts, mut assembly) = if is_static(&optimized) {
+        let (part, assembly) = plan_part(optimized.clone(), false, &setting)?;
+        (vec![part], assembly)
+    } else {
+        link(&optimized, &setting)?
+    };
+    mark_covers(&imported, &mut assembly.plan);
+    assembly.plan.provenance = Some(provenance(&imported, &optimized, &history, &setting, &parts));
+    check_required(&assembly.plan, &options.required)?;
+    Ok(Compiled { imported, optimized, history, parts, machine: machine.clone(), assembly })
+}
+
+fn mark_covers(imported: &Graph, plan: &mut Plan) {
+    match &mut plan.program {
+        None => covers::mark(imported, plan),
+        Some(program) => program.plans.iter_mut().for_each(|p| covers::mark(imported, p)),
+    }
+}
+
+/// Plans a static graph; `given` when it is a part of a program.
+pub(crate) fn plan_part(graph: Graph, given: bool, setting: &Setting) -> Result<(Part, Assembly)> {
+    let Setting { machine, options, specs, progress } = setting;
+    let regions = partita_passes::fuse::fuse(&graph, &FuseRules { takes_epilogue: &takes_epilogue });
+    let lowered = lower(&graph, &regions, specs)?;
+    let hints = symbol_hints(&graph, &options.hints);
     progress("placing");
-    let prices = price(&optimized, &regions, &lowered, machine, &specs, &hints);
-    let placement = place(&optimized, &regions, &lowered, &prices, machine, &hints, &options.wishes)?;
+    let prices = price(&graph, &regions, &lowered, machine, specs, &hints);
+    let mut wishes = options.wishes.clone();
+    if given {
+        wishes.pins.retain(|(name, _)| names(&graph, name));
+    }
+    let placement = place(&graph, &regions, &lowered, &prices, machine, &hints, &wishes)?;
     progress("packing weights");
-    let mut assembly = build(&optimized, &regions, &lowered, &specs, machine, &placement, &hints)?;
+    let part = Part { graph, regions, lowered, prices, placement };
+    let mut assembly = build(&part, setting, given, &hints)?;
     for symbol in &mut assembly.plan.symbols {
         symbol.likely = hints.get(&symbol.name).map_or(1, |n| n.unsigned_abs());
     }
-    covers::mark(&imported, &mut assembly.plan);
-    assembly.plan.provenance =
-        Some(provenance(&imported, &optimized, &history, machine, options, &placement));
-    check_required(&assembly.plan, &options.required)?;
-    Ok(Compiled {
-        imported,
-        optimized,
-        history,
-        regions,
-        lowered,
-        prices,
-        placement,
-        machine: machine.clone(),
-        assembly,
-    })
+    Ok((part, assembly))
+}
+
+/// Whether the graph has a node or value of that name.
+fn names(graph: &Graph, name: &str) -> bool {
+    graph.nodes().any(|(_, n)| *n.name == *name) || graph.values().any(|(_, v)| *v.name == *name)
 }
 
 fn check_required(plan: &Plan, required: &[String]) -> Result<()> {
@@ -224,25 +240,21 @@ fn check_required(plan: &Plan, required: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn lower(graph: &Graph, regions: &Regions) -> Result<Vec<Lowered>> {
+fn lower(graph: &Graph, regions: &Regions, specs: &[DeviceSpec]) -> Result<Vec<Lowered>> {
     let inference = infer_graph(graph)?;
-    let names: Vec<String> = graph.input_symbols().keys().map(ToString::to_string).collect();
+    let names: Vec<String> = graph.all_symbols().iter().map(ToString::to_string).collect();
     let symbols = |name: &str| names.iter().position(|n| n == name);
-    Ok(lower_regions(&Ctx { graph, inference: &inference, symbols: &symbols }, regions)?)
+    let targets: Vec<Target> = specs.iter().map(|s| s.target).collect();
+    let ctx = Ctx { graph, inference: &inference, symbols: &symbols, targets: &targets };
+    Ok(lower_regions(&ctx, regions)?)
 }
 
-fn build(
-    graph: &Graph,
-    regions: &Regions,
-    lowered: &[Lowered],
-    specs: &[DeviceSpec],
-    machine: &Machine,
-    placement: &Placement,
-    hints: &BTreeMap<String, i64>,
-) -> Result<Assembly> {
+fn build(part: &Part, setting: &Setting, given: bool, hints: &BTreeMap<String, i64>) -> Result<Assembly> {
+    let machine = setting.machine;
     let transfer_us = |from: usize, to: usize, bytes: f64| {
         machine.path(from, to).map_or(0.0, |p| partita_hw::transfer_us(&p, bytes))
     };
+    let placement = &part.placement;
     let placed = Placed {
         device_of: &placement.device_of,
         start_us: &placement.start_us,
@@ -250,27 +262,32 @@ fn build(
         why: &placement.why,
         transfer_us: &transfer_us,
         host: machine.host,
+        given,
     };
-    Ok(assemble(graph, regions, lowered, specs, &placed, &|ty| bytes_of(ty, hints))?)
+    let bytes = |ty: &partita_ir::Type| bytes_of(ty, hints);
+    Ok(assemble(&part.graph, &part.regions, &part.lowered, &setting.specs, &placed, &bytes)?)
 }
 
 fn provenance(
     imported: &Graph,
     optimized: &Graph,
     history: &History,
-    machine: &Machine,
-    options: &CompileOptions,
-    placement: &Placement,
+    setting: &Setting,
+    parts: &[Part],
 ) -> Provenance {
-    let answer = &placement.answer;
+    let answers = || parts.iter().map(|p| &p.placement.answer);
+    // A program is as certain as its least certain part.
+    let status = answers().map(|a| a.status).max_by_key(|s| s.word() != "optimal");
+    let solvers: BTreeSet<String> =
+        answers().map(|a| format!("{}; bound: {}", a.solver, a.bound_kind)).collect();
     Provenance {
         compiler: concat!("partita ", env!("CARGO_PKG_VERSION")).to_owned(),
-        machine: machine.name.clone(),
-        objective: options.wishes.objective.word().to_owned(),
-        value_us: answer.value,
-        bound_us: answer.lower_bound,
-        status: answer.status.word().to_owned(),
-        solver: format!("{}; bound: {}", answer.solver, answer.bound_kind),
+        machine: setting.machine.name.clone(),
+        objective: setting.options.wishes.objective.word().to_owned(),
+        value_us: answers().map(|a| a.value).sum(),
+        bound_us: answers().map(|a| a.lower_bound).sum(),
+        status: status.map_or("optimal", |s| s.word()).to_owned(),
+        solver: solvers.into_iter().collect::<Vec<_>>().join(", "),
         nodes_before: imported.n_nodes() as u32,
         nodes_after: optimized.n_nodes() as u32,
         rules: history.fired().iter().map(|(name, n)| format!("{name} {n}")).collect(),

@@ -2,11 +2,11 @@
 
 use crate::devices::drivers;
 use crate::error::{Error, Result};
-use crate::pipeline::{CompileOptions, Compiled, Progress, compile, load_for};
+use crate::host_kernels::ReferenceKernels;
+use crate::pipeline::{CompileOptions, Compiled, Progress, compile, load};
 use partita_hw::Machine;
-use partita_ir::{DType, Tensor};
-use partita_runtime::{PlanSource, Session, SessionOptions};
-use std::collections::BTreeMap;
+use partita_ir::{Datum, RunLimits, Tensor};
+use partita_runtime::{PlanSource, Program, SessionOptions};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,26 +19,27 @@ pub struct Opening<'a> {
     pub threads: Option<u32>,
     /// Record when each step runs.
     pub trace: bool,
+    /// What a run may use.
+    pub limits: RunLimits,
     /// How a model (not a plan) is compiled, and for which machine.
     pub compile: &'a CompileOptions,
     pub machine: &'a dyn Fn() -> Result<Machine>,
     pub progress: Progress<'a>,
 }
 
-/// Opens a plan; a model is compiled first. Values in `given` that the model had to be compiled for (see
-/// `pipeline::load_for`) are taken out.
+/// Opens a plan; a model is compiled first.
 ///
 /// # Errors
 /// What is wrong with the file, or what a device says.
-pub fn open(path: &Path, opening: &Opening, given: &mut BTreeMap<String, Tensor>) -> Result<Session> {
-    let (source, _folder) = if is_plan(path)? {
-        (PlanSource::Path(path.to_path_buf()), None)
-    } else {
-        compiled(path, opening, given)?
-    };
+pub fn open(path: &Path, opening: &Opening) -> Result<Program> {
+    let (source, _folder) =
+        if is_plan(path)? { (PlanSource::Path(path.to_path_buf()), None) } else { compiled(path, opening)? };
     (opening.progress)("opening devices");
     let options = SessionOptions { threads: opening.threads, trace: opening.trace, ..limits() };
-    Session::load(source, &drivers(), options).map_err(|e| Error::from(e).in_file(path))
+    let mut program = Program::load(source, &drivers(), Some(&ReferenceKernels), &options)
+        .map_err(|e| Error::from(e).in_file(path))?;
+    program.limits = opening.limits;
+    Ok(program)
 }
 
 fn is_plan(path: &Path) -> Result<bool> {
@@ -57,13 +58,9 @@ fn limits() -> SessionOptions {
 }
 
 /// The plan in a temporary folder, which may go once the plan is mapped.
-fn compiled(
-    path: &Path,
-    opening: &Opening,
-    given: &mut BTreeMap<String, Tensor>,
-) -> Result<(PlanSource, Option<tempfile::TempDir>)> {
+fn compiled(path: &Path, opening: &Opening) -> Result<(PlanSource, Option<tempfile::TempDir>)> {
     (opening.progress)("loading");
-    let model = load_for(path, &opening.compile.dims, given)?;
+    let model = load(path, &opening.compile.dims)?;
     let compiled = compile(&model, &(opening.machine)()?, opening.compile, opening.progress)?;
     drop(model);
     // Through a file, so that the weights are mapped rather than held twice.
@@ -88,47 +85,31 @@ fn encoded(compiled: &Compiled) -> Result<PlanSource> {
     Ok(PlanSource::Bytes(Arc::new(bytes)))
 }
 
-/// A session for a plan that was just compiled, in memory.
+/// A program for a plan that was just compiled, in memory.
 ///
 /// # Errors
 /// What a device says.
-pub fn load_compiled(compiled: &Compiled) -> Result<Session> {
-    Ok(Session::load(encoded(compiled)?, &drivers(), limits())?)
+pub fn load_compiled(compiled: &Compiled) -> Result<Program> {
+    Ok(Program::load(encoded(compiled)?, &drivers(), Some(&ReferenceKernels), &limits())?)
 }
 
-/// Runs a session on tensors and returns its outputs.
+/// Runs a program on tensors and returns its outputs.
+///
+/// # Errors
+/// When an input does not fit, a device fails, or an output is no tensor.
+pub fn run(program: &mut Program, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    let outputs = program.run(inputs.iter().cloned().map(Datum::Tensor).collect())?;
+    let tensor = |datum: Datum| match datum {
+        Datum::Tensor(tensor) => Ok(tensor),
+        other => Err(Error::new("F015", format!("an output is {}", other.kind()), "use run_data")),
+    };
+    outputs.into_iter().map(tensor).collect()
+}
+
+/// Runs a program on values of any kind.
 ///
 /// # Errors
 /// When an input does not fit, or a device fails.
-pub fn run(session: &mut Session, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-    check_types(session, inputs)?;
-    let views: Vec<(&[u8], &[usize])> = inputs.iter().map(|t| (t.bytes(), t.shape())).collect();
-    session.run(&views)?;
-    outputs(session)
-}
-
-/// Sizes are checked by the session; element types travel beside the bytes.
-fn check_types(session: &Session, inputs: &[Tensor]) -> Result<()> {
-    for (port, tensor) in session.inputs().iter().zip(inputs) {
-        if port.dtype != tensor.dtype() {
-            let text =
-                format!("input {} is {}, the model wants {}", port.name, tensor.dtype().name(), port.text);
-            return Err(Error::new("F012", text, "convert it, for example with numpy's astype"));
-        }
-    }
-    Ok(())
-}
-
-/// The outputs of the last run.
-///
-/// # Errors
-/// When nothing ran yet, or a device fails.
-pub fn outputs(session: &Session) -> Result<Vec<Tensor>> {
-    let one = |n: usize, dtype: DType| {
-        let shape = session.output_shape(n)?.to_vec();
-        let bytes = partita_ir::Bytes::from_vec(session.output_vec(n)?);
-        Tensor::new(dtype, &shape, bytes)
-            .ok_or_else(|| Error::new("R060", "an output has the wrong size", "compile the plan again"))
-    };
-    session.outputs().iter().enumerate().map(|(n, port)| one(n, port.dtype)).collect()
+pub fn run_data(program: &Program, inputs: Vec<Datum>) -> Result<Vec<Datum>> {
+    Ok(program.run(inputs)?)
 }

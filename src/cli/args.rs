@@ -1,7 +1,9 @@
 //! The command line, stated once.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use partita_ir::RunLimits;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -116,6 +118,27 @@ pub struct Compiling {
     pub work: Option<u64>,
 }
 
+/// What a run may use.
+#[derive(Clone, Debug, Args)]
+pub struct Limiting {
+    /// Most runs of loop bodies
+    #[arg(long, value_name = "N", default_value_t = partita_plan::budget::DEFAULT_MAX_STEPS)]
+    pub max_steps: u64,
+    /// Most seconds of a run of a model with control flow or values beyond tensors
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
+    /// Most bytes held by values that are computed on the host
+    #[arg(long, value_name = "BYTES", default_value_t = partita_plan::budget::DEFAULT_MAX_BYTES)]
+    pub max_memory: u64,
+}
+
+impl Limiting {
+    pub(super) fn limits(&self) -> RunLimits {
+        let time = self.timeout.and_then(|s| Duration::try_from_secs_f64(s).ok());
+        RunLimits { steps: self.max_steps, bytes: self.max_memory, time }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct CompileArgs {
     /// ONNX model, or a graph in the text form (.graph)
@@ -148,6 +171,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     #[command(flatten)]
+    pub limiting: Limiting,
+    #[command(flatten)]
     pub compiling: Compiling,
 }
 
@@ -168,6 +193,8 @@ pub struct BenchArgs {
     /// The last line is one JSON object with a schema version
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub limiting: Limiting,
     #[command(flatten)]
     pub compiling: Compiling,
 }
@@ -221,6 +248,8 @@ pub struct ConformanceArgs {
     /// Gets output_<j>.pb
     #[arg(required_unless_present = "cases")]
     pub outputs_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub limiting: Limiting,
     #[command(flatten)]
     pub compiling: Compiling,
 }

@@ -5,9 +5,9 @@ use super::run::write_outputs;
 use super::{Io, tensors};
 use crate::error::{Error, Result};
 use crate::report::json::SCHEMA;
-use crate::session::{Opening, open, outputs, run};
-use partita_ir::Tensor;
-use partita_runtime::Session;
+use crate::session::{Opening, open, run_data};
+use partita_ir::{Datum, Tensor};
+use partita_runtime::Program;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,24 +30,25 @@ pub(super) fn execute(args: &BenchArgs, io: &mut Io) -> Result<()> {
         compile: &compile,
         machine: &|| args.compiling.machine(),
         progress: io.progress,
+        limits: args.limiting.limits(),
     };
-    let mut session = open(&args.program, &opening, &mut BTreeMap::new())?;
+    let mut program = open(&args.program, &opening)?;
     let load_ms = ms(begin.elapsed());
-    let given = given(&session, args.inputs_dir.as_deref())?;
-    let inputs = tensors::inputs(session.plan(), given, Some(0), &compile.dims)?;
+    let given = given(&program, args.inputs_dir.as_deref())?;
+    let inputs = tensors::inputs(program.plan(), given, Some(0), &compile.dims)?;
     (io.progress)("running");
-    run(&mut session, &inputs)?;
-    let mut times = measure(&mut session, &inputs, args.runs)?;
+    let outputs = run_data(&program, inputs.clone())?;
     if let Some(dir) = &args.output_dir {
-        write_outputs(&session, &outputs(&session)?, dir)?;
+        write_outputs(&program, &outputs, dir)?;
     }
+    let mut times = measure(&mut program, &inputs, args.runs)?;
     times.sort_by(f64::total_cmp);
-    report(args, &session, &times, load_ms, io)
+    report(args, &program, &times, load_ms, io)
 }
 
-fn report(args: &BenchArgs, session: &Session, times: &[f64], load_ms: f64, io: &mut Io) -> Result<()> {
+fn report(args: &BenchArgs, program: &Program, times: &[f64], load_ms: f64, io: &mut Io) -> Result<()> {
     let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
-    let predicted_us = session.plan().provenance.as_ref().map_or(0.0, |p| p.value_us);
+    let predicted_us = program.plan().provenance.as_ref().map_or(0.0, |p| p.value_us);
     if !args.json {
         return io.write(&format!(
             "median {:.3} ms, least {:.3} ms, p90 {:.3} ms over {} runs; loaded in {load_ms:.1} ms; predicted {:.3} ms\n",
@@ -74,7 +75,7 @@ fn ms(time: Duration) -> f64 {
 }
 
 /// NAME.npy for every input that the folder has.
-fn given(session: &Session, dir: Option<&Path>) -> Result<BTreeMap<String, Tensor>> {
+fn given(program: &Program, dir: Option<&Path>) -> Result<BTreeMap<String, Tensor>> {
     let mut out = BTreeMap::new();
     let Some(dir) = dir else { return Ok(out) };
     if !dir.is_dir() {
@@ -84,7 +85,7 @@ fn given(session: &Session, dir: Option<&Path>) -> Result<BTreeMap<String, Tenso
             "it holds NAME.npy per input",
         ));
     }
-    for port in session.inputs() {
+    for port in program.inputs() {
         let path = dir.join(format!("{}.npy", tensors::file_name(&port.name)));
         if path.exists() {
             out.insert(port.name.clone(), tensors::read(&path)?);
@@ -94,19 +95,28 @@ fn given(session: &Session, dir: Option<&Path>) -> Result<BTreeMap<String, Tenso
 }
 
 /// Milliseconds of each timed run.
-fn measure(session: &mut Session, inputs: &[Tensor], runs: Option<usize>) -> Result<Vec<f64>> {
-    let views: Vec<(&[u8], &[usize])> = inputs.iter().map(|t| (t.bytes(), t.shape())).collect();
+fn measure(program: &mut Program, inputs: &[Datum], runs: Option<usize>) -> Result<Vec<f64>> {
+    let Some(session) = program.session() else {
+        return timed(&mut || run_data(program, inputs.to_vec()).map(drop), runs);
+    };
+    let tensors = inputs.iter().filter_map(Datum::as_tensor);
+    let views: Vec<(&[u8], &[usize])> = tensors.map(|t| (t.bytes(), t.shape())).collect();
+    timed(&mut || Ok(session.run(&views)?), runs)
+}
+
+/// Milliseconds of each timed call of `run`, after some that do not count.
+fn timed(run: &mut dyn FnMut() -> Result<()>, runs: Option<usize>) -> Result<Vec<f64>> {
     let begin = Instant::now();
     let mut warm = 0;
     while warm < WARMUP_RUNS || begin.elapsed() < WARMUP_TIME {
-        session.run(&views)?;
+        run()?;
         warm += 1;
     }
     let begin = Instant::now();
     let mut times = Vec::new();
     loop {
         let before = Instant::now();
-        session.run(&views)?;
+        run()?;
         times.push(ms(before.elapsed()));
         let done = match runs {
             Some(n) => times.len() >= n.max(1),

@@ -3,20 +3,21 @@
 use super::args::{Compiling, ConformanceArgs};
 use super::{Io, tensors};
 use crate::error::{Error, Result};
-use crate::pipeline::{compile, load_for};
-use crate::session::{load_compiled, run};
+use crate::pipeline::{compile, load};
+use crate::session::{load_compiled, run_data};
 use partita_hw::Machine;
-use partita_ir::Tensor;
-use std::collections::BTreeMap;
+use partita_ir::{Datum, RunLimits};
 use std::path::Path;
 
 pub(super) fn execute(args: &ConformanceArgs, io: &mut Io) -> Result<()> {
     let machine = args.compiling.machine()?;
     if let Some(cases) = &args.cases {
-        return batch(cases, &args.compiling, &machine, io);
+        return batch(cases, args, &machine, io);
     }
     match (&args.model, &args.inputs_dir, &args.outputs_dir) {
-        (Some(model), Some(inputs), Some(outputs)) => case(model, inputs, outputs, &args.compiling, &machine),
+        (Some(model), Some(inputs), Some(outputs)) => {
+            case((model, inputs, outputs), &args.compiling, &machine, args.limiting.limits())
+        }
         _ => Err(Error::new(
             "F020",
             "MODEL, INPUTS_DIR and OUTPUTS_DIR are all needed",
@@ -26,7 +27,7 @@ pub(super) fn execute(args: &ConformanceArgs, io: &mut Io) -> Result<()> {
 }
 
 /// Runs every line of the file; the status of each case goes into its outputs folder, last.
-fn batch(cases: &Path, compiling: &Compiling, machine: &Machine, io: &mut Io) -> Result<()> {
+fn batch(cases: &Path, args: &ConformanceArgs, machine: &Machine, io: &mut Io) -> Result<()> {
     let text = std::fs::read_to_string(cases).map_err(|e| Error::io("read", cases, &e))?;
     let (mut ok, mut n) = (0, 0);
     for line in text.lines().filter(|l| !l.trim().is_empty()) {
@@ -40,7 +41,8 @@ fn batch(cases: &Path, compiling: &Compiling, machine: &Machine, io: &mut Io) ->
             .in_file(cases));
         };
         (io.progress)(model);
-        let result = case(Path::new(model), Path::new(inputs), Path::new(outputs), compiling, machine);
+        let paths = (Path::new(*model), Path::new(*inputs), Path::new(*outputs));
+        let result = case(paths, &args.compiling, machine, args.limiting.limits());
         n += 1;
         ok += usize::from(result.is_ok());
         status(Path::new(outputs), &result)?;
@@ -61,26 +63,25 @@ fn status(outputs: &Path, result: &Result<()>) -> Result<()> {
     std::fs::rename(&partial, &path).map_err(|e| Error::io("write", &path, &e))
 }
 
-fn case(model: &Path, inputs: &Path, outputs: &Path, compiling: &Compiling, machine: &Machine) -> Result<()> {
+fn case(
+    (model, inputs, outputs): (&Path, &Path, &Path),
+    compiling: &Compiling,
+    machine: &Machine,
+    limits: RunLimits,
+) -> Result<()> {
     let options = compiling.options()?;
-    let names = partita_onnx::input_names(model).map_err(|d| Error::from(d).in_file(model))?;
-    let file = |i: usize| inputs.join(format!("input_{i}.pb"));
-    // What cannot be read matters only if the model can be run on it.
-    let readable = |(i, name): (usize, &String)| Some((name.clone(), tensors::read(&file(i)).ok()?));
-    let mut given: BTreeMap<String, Tensor> = names.iter().enumerate().filter_map(readable).collect();
-    let loaded = load_for(model, &options.dims, &mut given)?;
-    let wanted = loaded.graph.inputs().iter().map(|v| loaded.graph.value(*v).name.to_string());
-    let input = |name: String| match given.get(&name) {
-        Some(tensor) => Ok(tensor.clone()),
-        None => tensors::read(&file(names.iter().position(|n| *n == name).unwrap_or(names.len()))),
-    };
-    let tensors: Vec<Tensor> = wanted.map(input).collect::<Result<_>>()?;
+    let loaded = load(model, &options.dims)?;
+    let n_inputs = loaded.graph.inputs().len();
+    let input = |i: usize| tensors::read(&inputs.join(format!("input_{i}.pb"))).map(Datum::Tensor);
+    let given: Vec<Datum> = (0..n_inputs).map(input).collect::<Result<_>>()?;
     let compiled = compile(&loaded, machine, &options, &|_| {})?;
-    let mut session = load_compiled(&compiled)?;
-    let results = run(&mut session, &tensors)?;
+    let mut program = load_compiled(&compiled)?;
+    program.limits = limits;
+    let results = run_data(&program, given)?;
     std::fs::create_dir_all(outputs).map_err(|e| Error::io("create", outputs, &e))?;
-    for (n, (port, tensor)) in session.outputs().iter().zip(&results).enumerate() {
+    for (n, (port, tensor)) in program.outputs().iter().zip(&results).enumerate() {
         let path = outputs.join(format!("output_{n}.pb"));
+        let Some(tensor) = tensor.as_tensor() else { continue };
         let bytes = partita_onnx::tensor_to_pb(&port.name, tensor);
         std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, &e))?;
     }

@@ -5,9 +5,9 @@ use super::{Io, tensors};
 use crate::error::{Error, Result};
 use crate::npy;
 use crate::report::trace;
-use crate::session::{Opening, open, run};
-use partita_ir::Tensor;
-use partita_runtime::Session;
+use crate::session::{Opening, open, run_data};
+use partita_ir::{DType, Datum, Tensor};
+use partita_runtime::Program;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,19 +19,23 @@ pub(super) fn execute(args: &RunArgs, io: &mut Io) -> Result<()> {
         compile: &compile,
         machine: &|| args.compiling.machine(),
         progress: io.progress,
+        limits: args.limiting.limits(),
     };
-    let (mut given, fill) = given(&args.inputs, args.seed)?;
-    let mut session = open(&args.program, &opening, &mut given)?;
-    let inputs = tensors::inputs(session.plan(), given, fill, &compile.dims)?;
+    let (given, fill) = given(&args.inputs, args.seed)?;
+    let mut program = open(&args.program, &opening)?;
+    let inputs = tensors::inputs(program.plan(), given, fill, &compile.dims)?;
     (io.progress)("running");
-    let outputs = run(&mut session, &inputs)?;
+    let outputs = run_data(&program, inputs)?;
     if let Some(dir) = &args.output_dir {
-        write_outputs(&session, &outputs, dir)?;
+        write_outputs(&program, &outputs, dir)?;
     }
     if let Some(path) = &args.trace {
-        std::fs::write(path, trace::chrome(&session)).map_err(|e| Error::io("write", path, &e))?;
+        let session = program.session().ok_or_else(|| {
+            Error::new("F016", "a trace is written for static models only", "leave --trace out")
+        })?;
+        std::fs::write(path, trace::chrome(session)).map_err(|e| Error::io("write", path, &e))?;
     }
-    io.write(&listing(&session, &outputs))
+    io.write(&listing(&program, &outputs))
 }
 
 /// `--input` as given: files by name, and whether the rest is random.
@@ -54,27 +58,54 @@ fn given(inputs: &[String], seed: u64) -> Result<(BTreeMap<String, Tensor>, Opti
     Ok((files, fill))
 }
 
-/// Writes every output as NAME.npy.
-pub(super) fn write_outputs(session: &Session, outputs: &[Tensor], dir: &Path) -> Result<()> {
+/// Writes every output as NAME.npy; items of sequences as NAME.0.npy and so on.
+pub(super) fn write_outputs(program: &Program, outputs: &[Datum], dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
-    for (port, tensor) in session.outputs().iter().zip(outputs) {
-        let path = dir.join(format!("{}.npy", tensors::file_name(&port.name)));
-        npy::write(&path, tensor.dtype(), tensor.shape(), tensor.bytes())?;
+    for (port, datum) in program.outputs().iter().zip(outputs) {
+        for (suffix, tensor) in tensors_of(datum) {
+            npy::write(&dir.join(format!("{}{suffix}.npy", tensors::file_name(&port.name))), tensor)?;
+        }
     }
     Ok(())
 }
 
-fn listing(session: &Session, outputs: &[Tensor]) -> String {
-    let one = |(port, tensor): (&partita_runtime::PortInfo, &Tensor)| {
-        let values: Vec<String> = tensor.to_f64s().iter().take(8).map(|v| format!("{v:.6}")).collect();
-        let more = if tensor.n_elements() > 8 { ", ..." } else { "" };
-        format!(
-            "{}: {}{:?} = [{}{more}]\n",
-            port.name,
-            tensor.dtype().name(),
-            tensor.shape(),
-            values.join(", ")
-        )
+/// All tensors of a value with the path to them: `.0` for the first item, `.keys` and `.values` of a map.
+fn tensors_of(datum: &Datum) -> Vec<(String, &Tensor)> {
+    let mut todo = vec![(String::new(), datum)];
+    let mut out = Vec::new();
+    while let Some((path, next)) = todo.pop() {
+        match next {
+            Datum::Tensor(tensor) => out.push((path, tensor)),
+            Datum::Sequence(items) => {
+                todo.extend(items.iter().enumerate().rev().map(|(n, d)| (format!("{path}.{n}"), d)));
+            }
+            Datum::Optional(item) => todo.extend(item.as_deref().map(|d| (path, d))),
+            Datum::Map { keys, values } => {
+                out.extend([(format!("{path}.keys"), keys), (format!("{path}.values"), values)]);
+            }
+        }
+    }
+    out
+}
+
+fn listing(program: &Program, outputs: &[Datum]) -> String {
+    let one = |(port, datum): (&partita_runtime::PortInfo, &Datum)| {
+        let parts = tensors_of(datum);
+        if parts.is_empty() {
+            return format!("{}: {} without items\n", port.name, datum.kind());
+        }
+        parts.into_iter().map(|(path, tensor)| format!("{}{path}: {}\n", port.name, shown(tensor))).collect()
     };
-    session.outputs().iter().zip(outputs).map(one).collect()
+    program.outputs().iter().zip(outputs).map(one).collect()
+}
+
+/// Type and first elements of a tensor.
+fn shown(tensor: &Tensor) -> String {
+    const SHOWN: usize = 8;
+    let values: Vec<String> = match tensor.dtype() {
+        DType::Str => tensor.strings().into_iter().take(SHOWN).map(|s| format!("{s:?}")).collect(),
+        _ => tensor.to_f64s().into_iter().take(SHOWN).map(|v| format!("{v:.6}")).collect(),
+    };
+    let more = if tensor.n_elements() > SHOWN { ", ..." } else { "" };
+    format!("{}{:?} = [{}{more}]", tensor.dtype().name(), tensor.shape(), values.join(", "))
 }

@@ -29,6 +29,8 @@ pub struct Placed<'a> {
     pub transfer_us: &'a dyn Fn(usize, usize, f64) -> f64,
     /// The device that holds inputs and outputs.
     pub host: usize,
+    /// Whether the graph is a part of a program, which gives the symbols that no input binds.
+    pub given: bool,
 }
 
 /// A plan and the weights behind it, in the order of their offsets.
@@ -49,7 +51,7 @@ pub fn assemble(
     placed: &Placed,
     bytes_of: &dyn Fn(&Type) -> f64,
 ) -> Result<Assembly, Vec<Diag>> {
-    let symbols = symbols(graph)?;
+    let symbols = symbols(graph, placed.given)?;
     let names: Vec<String> = symbols.iter().map(|s| s.name.clone()).collect();
     let index = |name: &str| names.iter().position(|n| n == name);
     let mut assembler = Assembler::new(graph, lowered, devices, placed, &index, bytes_of);
@@ -61,15 +63,17 @@ pub fn assemble(
     assembler.finish(symbols).map_err(|d| vec![d])
 }
 
-/// The plan's symbols: those of the graph's inputs.
-fn symbols(graph: &Graph) -> Result<Vec<Symbol>, Vec<Diag>> {
-    let place = |(name, place): (&std::sync::Arc<str>, &Option<(usize, usize)>)| match place {
+/// The plan's symbols: inputs bind them, or the program around the plan where it is only a part of one.
+fn symbols(graph: &Graph, given: bool) -> Result<Vec<Symbol>, Vec<Diag>> {
+    let places = graph.input_symbols();
+    let symbol = |name: std::sync::Arc<str>| match places.get(&name).copied().flatten() {
         Some((input, axis)) => {
-            Ok(Symbol { name: name.to_string(), input: *input as u32, axis: *axis as u32, likely: 1 })
+            Ok(Symbol { name: name.to_string(), input: input as u32, axis: axis as u32, likely: 1 })
         }
-        None => Err(vec![unbound(name)]),
+        None if given => Ok(Symbol { name: name.to_string(), input: NO_VALUE, axis: 0, likely: 1 }),
+        None => Err(vec![unbound(&name)]),
     };
-    graph.input_symbols().iter().map(place).collect()
+    graph.all_symbols().into_iter().map(symbol).collect()
 }
 
 fn unbound(name: &str) -> Diag {

@@ -12,13 +12,15 @@
 mod arenas;
 pub mod assemble;
 pub mod call;
+pub mod cut;
 pub mod lower;
 mod params;
 mod program;
 pub mod reference;
-mod weights;
+pub mod weights;
 mod windows;
 
 pub use assemble::{Assembly, DeviceSpec, Placed, assemble};
 pub use call::{Arg, Call, Lowered, Target};
+pub use cut::{Stage, cut, is_static};
 pub use lower::lower_regions;

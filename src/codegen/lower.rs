@@ -3,7 +3,7 @@
 //! An operator without a row, or whose types and attributes do not fit the kernel, becomes the `reference` kernel:
 //! nothing is refused because only a fast path is missing.
 
-use crate::call::{Arg, Call, Lowered};
+use crate::call::{Arg, Call, Lowered, Target};
 use crate::params::{KernelBuilder, SymbolIndex, exprs};
 use crate::program::Chain;
 use crate::reference;
@@ -20,6 +20,16 @@ pub struct Ctx<'a> {
     pub graph: &'a Graph,
     pub inference: &'a Inference,
     pub symbols: SymbolIndex<'a>,
+    /// What the devices of the machine can run.
+    pub targets: &'a [Target],
+}
+
+impl Ctx<'_> {
+    /// The call, if some device can run it.
+    fn runnable(&self, call: Call) -> Option<Call> {
+        let types = |v: ValueId| self.graph.ty(v);
+        self.targets.iter().any(|t| call.runs_on(t, &types)).then_some(call)
+    }
 }
 
 /// The kernel of one node and its own operands; results are the node's.
@@ -108,14 +118,16 @@ fn lower_region(ctx: &Ctx, region: &Region) -> Result<Lowered, Diag> {
                 None => one_by_one(ctx, &region.nodes),
             }
         }
-        RegionKind::Elementwise => match tile(ctx, &region.nodes) {
+        RegionKind::Elementwise => match tile(ctx, &region.nodes).and_then(|c| ctx.runnable(c)) {
             Some(call) => Ok(Lowered { calls: vec![call], aliases: Vec::new() }),
             None => one_by_one(ctx, &region.nodes),
         },
-        RegionKind::Anchor => match region.anchor.and_then(|a| anchored(ctx, region, a)) {
-            Some(call) => Ok(Lowered { calls: vec![call], aliases: Vec::new() }),
-            None => one_by_one(ctx, &region.nodes),
-        },
+        RegionKind::Anchor => {
+            match region.anchor.and_then(|a| anchored(ctx, region, a)).and_then(|c| ctx.runnable(c)) {
+                Some(call) => Ok(Lowered { calls: vec![call], aliases: Vec::new() }),
+                None => one_by_one(ctx, &region.nodes),
+            }
+        }
         RegionKind::Single => one_by_one(ctx, &region.nodes),
     }
 }
@@ -128,10 +140,12 @@ fn one_by_one(ctx: &Ctx, nodes: &[NodeId]) -> Result<Lowered, Diag> {
 
 fn single(ctx: &Ctx, id: NodeId) -> Result<Call, Diag> {
     let node = ctx.graph.node(id);
+    let runnable = |c| ctx.runnable(c);
     sizes(ctx, node)
-        .or_else(|| tile(ctx, &[id]))
-        .or_else(|| library(ctx, id))
-        .or_else(|| batch_norm(ctx, node))
+        .and_then(runnable)
+        .or_else(|| tile(ctx, &[id]).and_then(runnable))
+        .or_else(|| library(ctx, id).and_then(runnable))
+        .or_else(|| batch_norm(ctx, node).and_then(runnable))
         .map_or_else(|| by_reference(ctx, node), Ok)
 }
 
@@ -510,7 +524,11 @@ fn gather(ctx: &Ctx, node: &Node) -> Option<Own> {
     Some(Own::new(KernelBuilder::new("gather").int("axis", axis as i64), node))
 }
 
+/// The operand as it is. In training mode (a third operand, or the attribute) dropout is not that.
 fn copy(_: &Ctx, node: &Node) -> Option<Own> {
+    if node.attrs.flag("training_mode") || node.inputs.get(2).is_some_and(Option::is_some) {
+        return None;
+    }
     let mut own = Own::new(KernelBuilder::new("copy"), node);
     own.operands.truncate(1);
     (node.outputs.len() == 1).then_some(own)

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Alignment of every weight in the section, in bytes.
-pub(crate) const WEIGHT_ALIGN: u64 = 64;
+pub const WEIGHT_ALIGN: u64 = 64;
 
 /// A weight as stored: the tensor's own bytes, or packed ones.
 #[derive(Clone, Debug)]

@@ -305,7 +305,7 @@ impl Graph {
     }
 
     /// Nodes that name sizes which depend on data, by the names of the sizes.
-    fn size_definers(&self) -> BTreeMap<String, NodeId> {
+    pub fn size_definers(&self) -> BTreeMap<String, NodeId> {
         let names = |(id, node): (NodeId, &Node)| {
             let sizes = node.attrs.strs(crate::op::SIZES).unwrap_or_default().to_vec();
             sizes.into_iter().map(move |name| (name, id))
@@ -314,7 +314,7 @@ impl Graph {
     }
 
     /// Symbols that a node's results and attributes mention.
-    fn mentioned(&self, id: NodeId) -> BTreeSet<Arc<str>> {
+    pub fn mentioned(&self, id: NodeId) -> BTreeSet<Arc<str>> {
         let node = self.node(id);
         let mut symbols: BTreeSet<Arc<str>> =
             node.outputs.iter().flat_map(|v| self.ty(*v).symbols()).collect();
@@ -351,6 +351,12 @@ impl Graph {
         let before = self.n_nodes();
         self.dag.retain_nodes(|_, id| live.contains(&id));
         before - self.n_nodes()
+    }
+
+    /// Names of all symbols that inputs, results and attributes mention, in name order.
+    pub fn all_symbols(&self) -> BTreeSet<Arc<str>> {
+        let inputs = self.inputs.iter().flat_map(|v| self.ty(*v).symbols());
+        inputs.chain(self.nodes().flat_map(|(id, _)| self.mentioned(id))).collect()
     }
 
     /// Names of all symbols in the types of the graph's inputs, each with the input and axis that is exactly

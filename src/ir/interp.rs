@@ -1,8 +1,8 @@
 //! The reference interpreter: walk in order, evaluate each operator by its definition. Slow and obviously right.
 
+use crate::Budget;
 use crate::Datum;
 use crate::attr::Attrs;
-use crate::budget::Budget;
 use crate::data::{Bodies, DataCtx, evaluate};
 use crate::diag::Diag;
 use crate::graph::{Graph, NodeId, Source};
@@ -117,7 +117,7 @@ pub fn run_data(
             if let Some(tensor) = datum.as_tensor() {
                 bind_sizes(graph.ty(*value), tensor, &mut symbols);
             }
-            budget.hold(datum.size_bytes())?;
+            budget.hold(datum.size_bytes()).map_err(limit)?;
             values[value.index()] = Some(datum);
         }
         for value in last_use.remove(&step).unwrap_or_default() {
@@ -154,6 +154,10 @@ fn last_uses(graph: &Graph) -> BTreeMap<usize, Vec<usize>> {
     by_step
 }
 
+fn limit(error: partita_plan::PlanError) -> Diag {
+    Diag::new(error.code, error.message).hint(error.hint)
+}
+
 /// The bodies of a node under evaluation.
 struct GraphBodies<'a> {
     attrs: &'a Attrs,
@@ -167,12 +171,12 @@ impl Bodies for GraphBodies<'_> {
             .attrs
             .graph(name)
             .ok_or_else(|| Diag::new("X031", format!("there is no body {name} here")))?;
-        self.budget.step()?;
+        self.budget.step().map_err(limit)?;
         run_data(body, inputs, self.symbols.clone(), self.budget)
     }
 
     fn hold(&self, bytes: usize) -> Result<(), Diag> {
-        self.budget.hold(bytes)
+        self.budget.hold(bytes).map_err(limit)
     }
 }
 

@@ -10,7 +10,6 @@
 //! `builder` (nodes with inferred types), `verify`, `interp`, `text`.
 
 pub mod attr;
-pub mod budget;
 pub mod builder;
 pub mod data;
 pub mod diag;
@@ -26,12 +25,12 @@ pub mod verify;
 pub mod work;
 
 pub use attr::{Attr, Attrs};
-pub use budget::{Budget, RunLimits};
 pub use builder::Builder;
 pub use diag::{Diag, Place};
 pub use dim::Dim;
 pub use graph::{Graph, NodeId, Source, ValueId};
 pub use op::{OpDef, OpRef, Registry};
+pub use partita_plan::budget::{Budget, RunLimits};
 pub use partita_plan::{Bytes, Datum, ElementType as DType, Tensor, tensor};
 pub use region::{Region, RegionKind, Regions};
 pub use types::{Content, Form, Type};

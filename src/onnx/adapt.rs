@@ -59,13 +59,14 @@ const MOVED: &[(&str, &str, i64, usize, As)] = &[
 
 /// Attributes without a meaning for inference: (operator, attribute, gone since).
 const DROPPED: &[(&str, &str, i64)] = &[
-    ("BatchNormalization", "is_test", 7),
-    ("Dropout", "is_test", 7),
     ("GRU", "output_sequence", 7),
     ("Gemm", "broadcast", 7),
     ("LSTM", "output_sequence", 7),
     ("RNN", "output_sequence", 7),
 ];
+
+/// The domain of optimizers.
+const TRAINING: &str = "ai.onnx.preview.training";
 
 type Rule = fn(Call, &mut Emit) -> Result<Call, Diag>;
 
@@ -73,7 +74,7 @@ type Rule = fn(Call, &mut Emit) -> Result<Call, Diag>;
 const RULES: &[(&str, i64, Rule)] = &[
     ("Add", 7, aligned_broadcast),
     ("And", 7, aligned_broadcast),
-    ("BatchNormalization", 9, spatial_only),
+    ("BatchNormalization", 14, batch_norm_mode),
     ("Div", 7, aligned_broadcast),
     ("Equal", 7, aligned_broadcast),
     ("Greater", 7, aligned_broadcast),
@@ -87,11 +88,17 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("Cast", 6, type_by_name),
     ("Concat", 4, concat_axis),
     ("DFT", 20, default_axis_one),
+    ("DequantizeLinear", i64::MAX, types_not_stated),
+    ("Dropout", 12, dropout_mode),
+    ("GlobalLpPool", 2, whole_exponent),
     ("GridSample", 20, grid_modes),
     ("GroupNormalization", 21, scale_per_channel),
     ("Hardmax", 13, over_flattened),
     ("LogSoftmax", 13, over_flattened),
+    ("LpPool", 2, whole_exponent),
+    ("QuantizeLinear", i64::MAX, types_not_stated),
     ("Resize", 11, resize_10),
+    ("RoiAlign", 16, whole_pixels),
     ("Scatter", i64::MAX, renamed_scatter),
     ("Softmax", 13, over_flattened),
     ("Split", 18, equal_parts),
@@ -105,6 +112,14 @@ const RULES: &[(&str, i64, Rule)] = &[
 /// `I020` for an attribute that the call's opset does not have any more, `U001` for old forms that are not
 /// supported, and from nodes that are added.
 pub(crate) fn adapt(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
+    if call.domain == TRAINING && call.op_type == "Gradient" {
+        return Err(Diag::new(
+            "U001",
+            "Gradient asks for the derivatives of a part of the model, which is not supported",
+        )
+        .hint("export the model with the nodes that compute its gradients")
+        .at_node(call.label()));
+    }
     if !call.domain.is_empty() {
         return Ok(call);
     }
@@ -230,12 +245,58 @@ fn slope_per_channel(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     Ok(call)
 }
 
-fn spatial_only(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
-    match call.attrs.remove("spatial") {
-        Some(Attr::Int(0)) => Err(Diag::new("U001", "BatchNormalization with spatial=0 is not supported")
-            .hint("export the model with opset 9 or newer")),
-        _ => Ok(call),
+/// Whether a node of opset 6 says that it trains. One that says nothing is taken to be for inference, as converters
+/// of such models do.
+fn says_training(call: &mut Call) -> bool {
+    call.version < 7 && call.attrs.remove("is_test") == Some(Attr::Int(0))
+}
+
+/// Before opset 14 training was asked for by more results, and before opset 9 every feature could have its own
+/// statistics.
+fn batch_norm_mode(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
+    let says_training = says_training(&mut call);
+    let own_features = call.version < 9 && call.attrs.remove("spatial") == Some(Attr::Int(0));
+    let wanted = call.outputs.iter().skip(1).any(|name| !name.is_empty());
+    if says_training || wanted {
+        call.attrs.insert("training_mode".to_owned(), Attr::Int(1));
+        if own_features {
+            call.attrs.insert("per_feature".to_owned(), Attr::Int(1));
+        }
+        return Ok(call);
     }
+    call.outputs.truncate(1);
+    let x = need(&call, 0)?;
+    if !own_features || emit.ty(x).rank() < 3 {
+        return Ok(call);
+    }
+    // With known statistics that is the same over one channel per feature.
+    let shape = emit.step(sibling(&call, &[x]), "Shape")?;
+    let mut flatten = sibling(&call, &[x]);
+    flatten.attrs.insert("axis".to_owned(), Attr::Int(1));
+    call.set_input(0, emit.step(flatten, "Flatten")?);
+    for operand in 1..5 {
+        let weight = need(&call, operand)?;
+        let flat = with_ints(sibling(&call, &[weight]), "Reshape", "shape", vec![-1], emit)?;
+        call.set_input(operand, emit.step(flat, "Reshape")?);
+    }
+    let mut back = sibling(&call, &[]);
+    back.outputs = std::mem::take(&mut call.outputs);
+    let y = emit.step(call, "BatchNormalization")?;
+    back.inputs = vec![Some(y), Some(shape)];
+    "Reshape".clone_into(&mut back.op_type);
+    Ok(back)
+}
+
+/// Before opset 12 only opset 6 could train, and before opset 10 the mask had the type of the data.
+fn dropout_mode(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
+    if says_training(&mut call) {
+        call.attrs.insert("training_mode".to_owned(), Attr::Int(1));
+    }
+    if call.version < 10 && call.outputs.len() > 1 {
+        let code = crate::dtypes::code_of(emit.ty(need(&call, 0)?).dtype);
+        call.attrs.insert("mask_dtype".to_owned(), Attr::Int(code.into()));
+    }
+    Ok(call)
 }
 
 fn default_axis_one(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
@@ -304,21 +365,43 @@ fn over_flattened(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
 }
 
 /// Before opset 11 the second operand was `scales`, the origin was the corner, and the nearest element was the
-/// one below when growing and the one above when shrinking.
+/// one below where an axis grows and the one above where it shrinks.
 fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
-    let scales = call.input(1);
+    let scales = need(&call, 1)?;
     call.inputs.truncate(1);
-    let mut shrinks = false;
-    if let Some(scales) = scales {
-        let known = emit.builder.graph().as_const(scales).map(Tensor::to_f64s).unwrap_or_default();
-        shrinks = known.iter().any(|s| *s < 1.0);
-        if shrinks && known.iter().any(|s| *s > 1.0) {
-            return Err(Diag::new("U001", "Resize that grows one axis and shrinks another needs opset 11"));
-        }
-        call.set_input(2, scales);
-    }
+    call.set_input(2, scales);
     call.attrs.insert("coordinate_transformation_mode".to_owned(), Attr::from("asymmetric"));
+    if call.attrs.get("mode").is_some_and(|m| *m != Attr::from("nearest")) {
+        return Ok(call);
+    }
+    let Some(known) = emit.builder.graph().as_const(scales).map(Tensor::to_f64s) else {
+        return Err(Diag::new("U001", "the scales of Resize before opset 11 must be constant"));
+    };
+    let (grows, shrinks) = (known.iter().any(|s| *s > 1.0), known.iter().any(|s| *s < 1.0));
+    if grows && shrinks {
+        // Axes do not influence each other, so some can be resized first.
+        let grown = with_scales(call.clone(), known.iter().map(|s| s.max(1.0)), "floor", emit)?;
+        let grown = emit.step(grown, "Resize")?;
+        call.set_input(0, grown);
+        return with_scales(call, known.iter().map(|s| s.min(1.0)), "ceil", emit);
+    }
     let nearest = if shrinks { "ceil" } else { "floor" };
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from(nearest));
+    Ok(call)
+}
+
+/// The resize with other scales and nearest mode.
+fn with_scales(
+    mut call: Call,
+    scales: impl Iterator<Item = f64>,
+    nearest: &str,
+    emit: &mut Emit,
+) -> Result<Call, Diag> {
+    let scales: Vec<f64> = scales.collect();
+    let tensor = Tensor::from_f64s(DType::F32, &[scales.len()], &scales)
+        .ok_or_else(|| Diag::new("I019", "the list of scales is too long"))?;
+    let constant = emit.constant(&format!("{}_scales", call.name), tensor);
+    call.set_input(2, constant);
     call.attrs.insert("nearest_mode".to_owned(), Attr::from(nearest));
     Ok(call)
 }
@@ -328,6 +411,11 @@ fn upsample(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     if call.attrs.get("mode") == Some(&Attr::from("bilinear")) {
         call.attrs.insert("mode".to_owned(), Attr::from("linear"));
     }
+    // Opset 1 had a scale for each of the two spatial axes.
+    let (height, width) = (call.attrs.remove("height_scale"), call.attrs.remove("width_scale"));
+    if let (Some(Attr::Float(height)), Some(Attr::Float(width))) = (height, width) {
+        call.attrs.insert("scales".to_owned(), Attr::Floats(vec![1.0, 1.0, height, width]));
+    }
     if let Some(Attr::Floats(scales)) = call.attrs.remove("scales") {
         let tensor = Tensor::from_slice(&[scales.len()], &scales)
             .ok_or_else(|| Diag::new("I019", "the list of scales is too long"))?;
@@ -335,6 +423,27 @@ fn upsample(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         call.set_input(1, constant);
     }
     resize_10(call, emit)
+}
+
+/// Before opset 16 the corners of regions were not moved by half a pixel.
+fn whole_pixels(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    call.attrs.insert("coordinate_transformation_mode".to_owned(), Attr::from("output_half_pixel"));
+    Ok(call)
+}
+
+/// Before opset 2 the exponent was a float; only whole ones have the newer form.
+fn whole_exponent(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    if let Some(Attr::Float(p)) = call.attrs.get("p") {
+        if p.fract() != 0.0 || !(1.0..1e6).contains(p) {
+            return Err(Diag::new(
+                "U001",
+                format!("{} with the exponent {p} is not supported", call.op_type),
+            ));
+        }
+        let p = Attr::Int(*p as i64);
+        call.attrs.insert("p".to_owned(), p);
+    }
+    Ok(call)
 }
 
 fn renamed_scatter(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
@@ -357,6 +466,16 @@ fn type_by_name(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
     if let Some(Attr::Str(name)) = call.attrs.get("to") {
         let code = crate::dtypes::code_named(name)?;
         call.attrs.insert("to".to_owned(), Attr::Int(code));
+    }
+    Ok(call)
+}
+
+/// Element type 0, the default of these attributes, is the same as leaving them out.
+fn types_not_stated(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
+    for name in ["output_dtype", "precision"] {
+        if call.int(name) == Some(0) {
+            call.attrs.remove(name);
+        }
     }
     Ok(call)
 }

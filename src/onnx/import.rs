@@ -128,7 +128,8 @@ fn opsets(model: &ModelProto) -> Result<Opsets, Diag> {
     let mut opsets = BTreeMap::new();
     for import in &model.opset_import {
         let domain = standard(&import.domain);
-        if opsets.insert(domain.to_owned(), import.version).is_some() {
+        // Some converters state the same one twice.
+        if opsets.insert(domain.to_owned(), import.version).is_some_and(|before| before != import.version) {
             let text = format!("the opset of domain {:?} is stated twice", import.domain);
             return Err(Diag::new("I012", text).hint("the model is damaged; export it again"));
         }

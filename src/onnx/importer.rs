@@ -254,6 +254,9 @@ impl<'m> Importer<'m> {
         if node.attribute.iter().any(is_graph) {
             return self.control(flat, call);
         }
+        if crate::contrib::knows(&call.domain, &call.op_type) {
+            return crate::contrib::rewrite(call, &mut self.level.emit);
+        }
         let call = adapt(call, &mut self.level.emit)?;
         self.level.emit.call(call)
     }
@@ -274,7 +277,8 @@ impl<'m> Importer<'m> {
     /// is complete at the first attempt.
     pub(crate) fn known_op(&self, call: &Call) -> Result<(), Diag> {
         let older = matches!(call.op_type.as_str(), "Scatter" | "Upsample");
-        let known = older || self.level.emit.row(&call.domain, &call.op_type).is_some();
+        let rewritten = crate::contrib::knows(&call.domain, &call.op_type);
+        let known = older || rewritten || self.level.emit.row(&call.domain, &call.op_type).is_some();
         if known { Ok(()) } else { Err(self.level.emit.unknown(call)) }
     }
 

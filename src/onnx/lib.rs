@@ -16,6 +16,7 @@ mod attrs;
 mod bodies;
 mod call;
 mod carried;
+mod contrib;
 mod dtypes;
 mod encode;
 mod export;

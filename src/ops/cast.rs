@@ -1,15 +1,14 @@
 //! Conversion of element types, and operators that are the identity or nearly so.
 
 use crate::common::{
-    ELEMENTWISE, RESHAPES, attr, between, exactly, from_f64s, input, n_out, onnx, operand, required,
-    same_as_first, sample_of, sample_shape, tensor, type_error, unsupported, work, work_elementwise,
-    work_free,
+    ELEMENTWISE, RESHAPES, attr, between, exactly, input, n_out, onnx, operand, required, same_as_first,
+    sample_of, sample_shape, tensor, type_error, unsupported, work, work_elementwise, work_free,
 };
 use crate::content;
-use crate::elements::{from_bytes, from_ints, ints, map_numbers};
+use crate::convert::{Rounding, converted};
+use crate::elements::{from_bytes, ints, map_numbers};
 use crate::samples::{any, number, shape, values};
 use crate::scalar::{fits, infer_number};
-use half::f16;
 use partita_ir::attr::{Attr, Attrs};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, ScalarCtx};
@@ -20,11 +19,11 @@ use partita_ir::{DType, Dim, Tensor};
 use partita_plan::tile::TileOp;
 
 /// Rows of this family.
-pub(crate) const ROWS: &[&OpDef] = &[&BIT_CAST, &CAST, &CAST_LIKE, &CLIP, &DROPOUT, &IDENTITY];
+pub(crate) const ROWS: &[&OpDef] = &[&BIT_CAST, &CAST, &CAST_LIKE, &CLIP, &IDENTITY];
 
 static CAST: OpDef = OpDef {
     name: "cast",
-    doc: "x in the element type `to`: floats towards zero, integers wrap, bool is \"not zero\".",
+    doc: "x in the element type `to`: floats towards zero, integers wrap, bool is \"not zero\", text is decimal.",
     onnx: &[onnx("Cast", 6)],
     inputs: exactly(1),
     outputs: exactly(1),
@@ -36,35 +35,65 @@ static CAST: OpDef = OpDef {
     traits: ELEMENTWISE,
     infer: infer_cast,
     content: Some(content_cast),
-    eval: |c| Ok(vec![cast(tensor(c, 0)?, target(c.attrs)?)?]),
+    eval: |c| Ok(vec![converted(tensor(c, 0)?, target(c.attrs)?, Rounding::of(c.attrs)?)?]),
     scalar: Some(lower_cast),
     data: None,
     work: work_elementwise,
-    sample: |rng| {
-        let (from, to, shape) = (all(rng), all(rng), shape(rng));
-        let mut sample = sample_of(vec![values(rng, from, &shape)]);
-        sample.attrs.set("to", to);
-        sample
-    },
+    sample: |rng| sample_cast(rng, false),
 };
 
-/// Any element type, each as likely.
-fn all(rng: &mut Rng) -> DType {
-    *rng.pick(&[
-        DType::F32,
-        DType::F16,
-        DType::Bf16,
-        DType::F64,
-        DType::I8,
-        DType::I16,
-        DType::I32,
-        DType::I64,
-        DType::U8,
-        DType::U16,
-        DType::U32,
-        DType::U64,
-        DType::Bool,
-    ])
+/// All element types.
+const ALL: &[DType] = &[
+    DType::F32,
+    DType::F16,
+    DType::Bf16,
+    DType::F64,
+    DType::I8,
+    DType::I16,
+    DType::I32,
+    DType::I64,
+    DType::U8,
+    DType::U16,
+    DType::U32,
+    DType::U64,
+    DType::Bool,
+    DType::F8E4M3fn,
+    DType::F8E4M3fnuz,
+    DType::F8E5M2,
+    DType::F8E5M2fnuz,
+    DType::F8E8M0,
+    DType::F4E2M1,
+    DType::I4,
+    DType::U4,
+    DType::I2,
+    DType::U2,
+    DType::Str,
+];
+
+/// Values of any element type; text holds numbers.
+fn sample_values(rng: &mut Rng, dtype: DType, shape: &[usize]) -> Tensor {
+    if dtype != DType::Str {
+        return values(rng, dtype, shape);
+    }
+    let numbers = values(rng, DType::F32, shape);
+    let texts: Vec<String> = numbers.to_f64s().iter().map(|v| format!("{v:.2}")).collect();
+    Tensor::from_strings(shape, &texts).unwrap_or(numbers)
+}
+
+/// Operands and attributes of a cast from one of all types to another; a second operand when `like`.
+fn sample_cast(rng: &mut Rng, like: bool) -> Sample {
+    let (from, to, shape) = (*rng.pick(ALL), *rng.pick(ALL), shape(rng));
+    let mut sample = sample_of(vec![sample_values(rng, from, &shape)]);
+    if like {
+        sample.inputs.push(Some(sample_values(rng, to, &[1])));
+    } else {
+        sample.attrs.set("to", to);
+    }
+    if rng.below(3) == 0 {
+        sample.attrs.set("saturate", rng.int(0, 1));
+        sample.attrs.set("round_mode", *rng.pick(&["up", "down", "nearest"]));
+    }
+    sample
 }
 
 fn target(attrs: &Attrs) -> Result<DType, Diag> {
@@ -74,6 +103,7 @@ fn target(attrs: &Attrs) -> Result<DType, Diag> {
 }
 
 fn infer_cast(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    Rounding::of(ctx.attrs)?;
     Ok(vec![Type::new(target(ctx.attrs)?, input(ctx, 0)?.shape.clone())])
 }
 
@@ -94,34 +124,6 @@ fn kept_dims(ctx: &InferCtx, to: DType) -> Option<Vec<Dim>> {
     dims.iter().all(|d| d.as_known().is_none_or(fits)).then_some(dims)
 }
 
-/// `x` in the element type `to`.
-///
-/// # Errors
-/// None for tensors that are whole.
-pub(crate) fn cast(x: &Tensor, to: DType) -> Result<Tensor, Diag> {
-    match (x.dtype().is_float(), to.is_float()) {
-        _ if x.dtype() == to => Ok(x.clone()),
-        (true, true) => from_f64s(to, x.shape(), &x.to_f64s()),
-        (true, false) if matches!(to, DType::Bool | DType::U64) => from_f64s(to, x.shape(), &x.to_f64s()),
-        // Through i64, as tile programs do: saturating there, then wrapping.
-        (true, false) => crate::common::from_i64s(to, x.shape(), &x.to_i64s()),
-        (false, true) => ints_to_floats(x, to),
-        (false, false) => from_ints(to, x.shape(), &ints(x)),
-    }
-}
-
-/// Integers rounded once to the float type.
-fn ints_to_floats(x: &Tensor, to: DType) -> Result<Tensor, Diag> {
-    let values = ints(x);
-    let floats: Vec<f64> = match to {
-        DType::F64 => values.into_iter().map(|v| v as f64).collect(),
-        // Larger numbers overflow, so that f32 is wide enough on the way.
-        DType::F16 => values.into_iter().map(|v| f16::from_f32(v as f32).to_f64()).collect(),
-        _ => values.into_iter().map(|v| f64::from(v as f32)).collect(),
-    };
-    from_f64s(to, x.shape(), &floats)
-}
-
 fn lower_cast(ctx: &ScalarCtx, b: &mut TileBuilder, x: &[Reg]) -> Option<Reg> {
     let x = x.first().copied().filter(|_| fits(ctx))?;
     Some(b.convert(x, ctx.output))
@@ -134,14 +136,14 @@ static CAST_LIKE: OpDef = OpDef {
     inputs: exactly(2),
     attrs: &[attr("round_mode", AttrKind::Str), attr("saturate", AttrKind::Int)],
     traits: crate::common::PLAIN,
-    infer: |c| Ok(vec![Type::new(input(c, 1)?.dtype, input(c, 0)?.shape.clone())]),
-    content: Some(|c| kept_dims(c, input(c, 1).ok()?.dtype)),
-    eval: |c| Ok(vec![cast(tensor(c, 0)?, tensor(c, 1)?.dtype())?]),
-    scalar: None,
-    sample: |rng| {
-        let (from, to, shape) = (all(rng), all(rng), shape(rng));
-        sample_of(vec![values(rng, from, &shape), values(rng, to, &[1])])
+    infer: |c| {
+        Rounding::of(c.attrs)?;
+        Ok(vec![Type::new(input(c, 1)?.dtype, input(c, 0)?.shape.clone())])
     },
+    content: Some(|c| kept_dims(c, input(c, 1).ok()?.dtype)),
+    eval: |c| Ok(vec![converted(tensor(c, 0)?, tensor(c, 1)?.dtype(), Rounding::of(c.attrs)?)?]),
+    scalar: None,
+    sample: |rng| sample_cast(rng, true),
     ..CAST
 };
 
@@ -155,19 +157,21 @@ static BIT_CAST: OpDef = OpDef {
     content: None,
     eval: |c| {
         let (x, to) = (tensor(c, 0)?, target(c.attrs)?);
-        if x.dtype().size_bytes() != to.size_bytes() {
-            return Err(width_error(x.dtype(), to));
-        }
-        Ok(vec![from_bytes(to, x.shape(), x.bytes().to_vec())?])
+        check_widths(x.dtype(), to)?;
+        let bytes = x.bytes().iter().map(|&b| narrow_code(to, b)).collect();
+        Ok(vec![from_bytes(to, x.shape(), bytes)?])
     },
     scalar: None,
     data: None,
     work: work_free,
     sample: |rng| {
-        let groups: [&[DType]; 3] = [
+        let groups: [&[DType]; 6] = [
             &[DType::F32, DType::I32, DType::U32],
             &[DType::F64, DType::I64, DType::U64],
             &[DType::F16, DType::Bf16, DType::I16, DType::U16],
+            &[DType::I8, DType::U8, DType::Bool, DType::F8E4M3fn, DType::F8E5M2fnuz, DType::F8E8M0],
+            &[DType::I4, DType::U4, DType::F4E2M1],
+            &[DType::I2, DType::U2],
         ];
         let group = *rng.pick(&groups);
         let (from, to, shape) = (*rng.pick(group), *rng.pick(group), shape(rng));
@@ -180,15 +184,33 @@ static BIT_CAST: OpDef = OpDef {
 
 fn infer_bit_cast(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let (x, to) = (input(ctx, 0)?, target(ctx.attrs)?);
-    if x.dtype.size_bytes() != to.size_bytes() {
-        return Err(width_error(x.dtype, to));
-    }
+    check_widths(x.dtype, to)?;
     Ok(vec![Type::new(to, x.shape.clone())])
 }
 
-fn width_error(from: DType, to: DType) -> Diag {
-    type_error(format!("the widths of {} and {} differ", from.name(), to.name()))
-        .hint("only types of the same width share their bits")
+fn check_widths(from: DType, to: DType) -> Result<(), Diag> {
+    if from == DType::Str || to == DType::Str {
+        return Err(type_error("text has no bits to read as another type").hint("use cast"));
+    }
+    if from.bits() == to.bits() {
+        return Ok(());
+    }
+    Err(type_error(format!("the widths of {} and {} differ", from.name(), to.name()))
+        .hint("only types of the same width share their bits"))
+}
+
+/// A byte of the operand as a byte of a tensor of type `to`. Types below a byte are held with their sign extended
+/// or not, and booleans as 0 and 1.
+fn narrow_code(to: DType, byte: u8) -> u8 {
+    let sign_extended = |bits: u32| ((byte << bits).cast_signed() >> bits).cast_unsigned();
+    match to {
+        DType::Bool => u8::from(byte != 0),
+        DType::U4 | DType::F4E2M1 => byte & 15,
+        DType::I4 => sign_extended(4),
+        DType::U2 => byte & 3,
+        DType::I2 => sign_extended(6),
+        _ => byte,
+    }
 }
 
 static IDENTITY: OpDef = OpDef {
@@ -209,57 +231,6 @@ static IDENTITY: OpDef = OpDef {
     },
     ..CAST
 };
-
-static DROPOUT: OpDef = OpDef {
-    name: "dropout",
-    doc: "x, as in inference; the second result is a mask of all true.",
-    onnx: &[onnx("Dropout", 12)],
-    inputs: between(1, 3),
-    outputs: between(1, 2),
-    attrs: &[
-        operand("ratio", AttrKind::Float, 1),
-        attr("seed", AttrKind::Int),
-        operand("training_mode", AttrKind::Int, 2),
-    ],
-    traits: crate::common::PLAIN,
-    infer: infer_dropout,
-    content: Some(content::pass),
-    eval: |c| {
-        let x = tensor(c, 0)?;
-        let mask = from_bytes(DType::Bool, x.shape(), vec![1; x.n_elements()])?;
-        Ok(vec![x.clone(), mask].into_iter().take(c.n_outputs.max(1)).collect())
-    },
-    scalar: None,
-    data: None,
-    work: work_free,
-    sample: |rng| {
-        let shape = shape(rng);
-        let n_outputs = 1 + rng.below(2);
-        Sample { n_outputs, ..sample_of(vec![values(rng, DType::F32, &shape)]) }
-    },
-};
-
-fn infer_dropout(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    let known = |name: &str, n: usize| {
-        let given = ctx.inputs.get(n).copied().flatten()?;
-        given
-            .content
-            .and_then(|c| c.as_const())
-            .and_then(Tensor::to_scalar_f64)
-            .or(ctx.attrs.get(name).map(|_| 1.0))
-    };
-    let training = ctx.attrs.flag("training_mode") || known("training_mode", 2).is_some_and(|v| v != 0.0);
-    let ratio = known("ratio", 1).unwrap_or_else(|| f64::from(ctx.attrs.float_or("ratio", 0.5)));
-    if training && ratio != 0.0 {
-        return Err(unsupported("dropout in training mode gives random results")
-            .hint("export the model for inference"));
-    }
-    let x = input(ctx, 0)?;
-    Ok(vec![x.clone(), Type::new(DType::Bool, x.shape.clone())]
-        .into_iter()
-        .take(ctx.n_outputs.max(1))
-        .collect())
-}
 
 static CLIP: OpDef = OpDef {
     name: "clip",

@@ -2,8 +2,8 @@
 //! mean-variance normalisation.
 
 use crate::common::{
-    PLAIN, attr, attr_error, axis_of, exactly, from_f64s, input, onnx, required, tensor, type_error,
-    unsupported, work,
+    PLAIN, attr, attr_error, axis_of, between, exactly, from_f64s, input, onnx, required, tensor, type_error,
+    work,
 };
 use crate::eval::{result, same_dim, want_float};
 use crate::norm::{epsilon, moments, work_norm};
@@ -22,13 +22,16 @@ pub(crate) const ROWS: &[&OpDef] =
 /// Normalisation by known statistics.
 static BATCH_NORM: OpDef = OpDef {
     name: "batch_norm",
-    doc: "(x - mean) / sqrt(var + epsilon) * scale + b per channel, with known statistics",
+    doc: "(x - mean) / sqrt(var + epsilon) * scale + b per channel, with known statistics or in training x's own",
     onnx: &[onnx("BatchNormalization", 15)],
     inputs: exactly(5),
-    outputs: exactly(1),
+    // In training also the running mean and variance and, before opset 14, those of x.
+    outputs: between(1, 5),
     attrs: &[
         attr("epsilon", AttrKind::Float),
         attr("momentum", AttrKind::Float),
+        // In training, statistics over the batch only (before opset 9).
+        attr("per_feature", AttrKind::Int),
         attr("training_mode", AttrKind::Int),
     ],
     traits: PLAIN,
@@ -123,7 +126,7 @@ static MEAN_VARIANCE_NORMALIZATION: OpDef = OpDef {
 };
 
 /// The data's type, checked: a float with at least `rank` axes, the other operands vectors of its channels.
-fn with_channels<'a>(ctx: &InferCtx<'a>, rank: usize) -> Result<&'a Type, Diag> {
+pub(crate) fn with_channels<'a>(ctx: &InferCtx<'a>, rank: usize) -> Result<&'a Type, Diag> {
     let x = input(ctx, 0)?;
     want_float(x.dtype)?;
     if x.rank() < rank {
@@ -142,8 +145,10 @@ fn with_channels<'a>(ctx: &InferCtx<'a>, rank: usize) -> Result<&'a Type, Diag> 
 
 fn infer_batch_norm(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     if ctx.attrs.flag("training_mode") {
-        return Err(unsupported("batch_norm in training mode is not supported")
-            .hint("export the model for inference"));
+        return crate::batch_training::infer(ctx);
+    }
+    if ctx.n_outputs > 1 {
+        return Err(attr_error("statistics are results in training mode only").hint("set training_mode to 1"));
     }
     Ok(vec![with_channels(ctx, 2)?.clone()])
 }
@@ -189,6 +194,9 @@ fn channel_of(shape: &[usize]) -> impl Fn(usize) -> usize {
 }
 
 fn eval_batch_norm(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
+    if ctx.attrs.flag("training_mode") {
+        return crate::batch_training::eval(ctx);
+    }
     let (dtype, shape) = result(ctx, infer_batch_norm)?;
     let weight = |n: usize| tensor(ctx, n).map(Tensor::to_f64s);
     let (scale, b, mean, var) = (weight(1)?, weight(2)?, weight(3)?, weight(4)?);
@@ -287,6 +295,10 @@ fn sample_batch_norm(rng: &mut Rng) -> Sample {
     let (rank, channels) = (2 + rng.below(4), 1 + rng.below(4));
     let mut sample = sample_channels(rng, rank, channels, 4);
     sample.attrs.set("epsilon", *rng.pick(&[1e-5f32, 1e-3]));
+    if rng.below(3) == 0 {
+        sample.attrs.set("training_mode", 1i64);
+        sample.n_outputs = 1 + 2 * rng.below(3);
+    }
     sample
 }
 

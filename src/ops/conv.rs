@@ -16,7 +16,7 @@ use partita_ir::{DType, Dim, Tensor};
 pub(crate) const ROWS: &[&OpDef] = &[&CONV];
 
 /// Attributes of every convolution.
-const ATTRS: &[AttrDef] = &[
+pub(crate) const ATTRS: &[AttrDef] = &[
     attr("auto_pad", AttrKind::Str),
     attr("dilations", AttrKind::Ints),
     attr("group", AttrKind::Int),
@@ -97,40 +97,63 @@ pub(crate) fn check_bias(ctx: &InferCtx, channels: &Dim) -> Result<(), Diag> {
     }
 }
 
-fn infer_conv(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    let (x, w) = operands(ctx)?;
-    let group = group_of(ctx.attrs)?;
-    let geometry = Geometry::read(ctx.attrs, kernel_of(ctx.attrs, w)?)?;
+/// Shape of the convolution of data `x` with weight `w`; both have at least three dimensions, and as many.
+///
+/// # Errors
+/// `V020` and `V021` when sizes or attributes do not fit.
+pub(crate) fn conv_shape(attrs: &Attrs, x: &Type, w: &Type) -> Result<Vec<Dim>, Diag> {
+    let group = group_of(attrs)?;
+    let geometry = Geometry::read(attrs, kernel_of(attrs, w)?)?;
     let channels = w.shape[1].clone() * Dim::known(group);
     same_dim(&x.shape[1], &channels, "channels of data and weight * group")?;
     if w.shape[0].as_known().is_some_and(|m| m % group != 0) {
         return Err(attr_error(format!("{} output channels do not divide into {group} groups", w.shape[0])));
     }
-    check_bias(ctx, &w.shape[0])?;
     let mut shape = vec![x.shape[0].clone(), w.shape[0].clone()];
     shape.extend(geometry.outputs(&x.shape[2..])?);
+    Ok(shape)
+}
+
+fn infer_conv(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    let (x, w) = operands(ctx)?;
+    let shape = conv_shape(ctx.attrs, x, w)?;
+    check_bias(ctx, &w.shape[0])?;
     Ok(vec![Type::new(x.dtype, shape)])
 }
 
 fn eval_conv(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_conv)?;
-    let (x, w) = (tensor(ctx, 0)?, tensor(ctx, 1)?);
-    let geometry = Geometry::read(ctx.attrs, kernel_of(ctx.attrs, &Type::known(w.dtype(), w.shape()))?)?;
-    let window = geometry.window(&x.shape()[2..], &shape[2..]);
-    let conv = Conv::new(x, w, group_of(ctx.attrs)? as usize);
     let bias = optional(ctx, 2).map(Tensor::to_f64s);
+    let y = convolved(ctx.attrs, tensor(ctx, 0)?, tensor(ctx, 1)?, bias.as_deref(), &shape)?;
+    Ok(vec![from_f64s(dtype, &shape, &y)?])
+}
+
+/// The convolution of `x` with `w`, plus `bias` per output channel, in f64; `shape` is what `conv_shape` says.
+///
+/// # Errors
+/// `V021` for attributes that do not fit.
+pub(crate) fn convolved(
+    attrs: &Attrs,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&[f64]>,
+    shape: &[usize],
+) -> Result<Vec<f64>, Diag> {
+    let geometry = Geometry::read(attrs, kernel_of(attrs, &Type::known(w.dtype(), w.shape()))?)?;
+    let window = geometry.window(&x.shape()[2..], &shape[2..]);
+    let conv = Conv::new(x, w, group_of(attrs)? as usize);
     let n_positions: usize = shape[2..].iter().product();
     let mut y = vec![0.0; shape[0] * shape[1] * n_positions];
     for (p, at) in indices(&shape[2..]).enumerate() {
         let taps = window.taps(&at);
         for batch in 0..shape[0] {
             for m in 0..shape[1] {
-                let start = bias.as_ref().map_or(0.0, |b| b[m]);
+                let start = bias.map_or(0.0, |b| b[m]);
                 y[(batch * shape[1] + m) * n_positions + p] = start + conv.at(batch, m, &taps);
             }
         }
     }
-    Ok(vec![from_f64s(dtype, &shape, &y)?])
+    Ok(y)
 }
 
 /// Operands of a convolution with their sizes.
@@ -201,7 +224,8 @@ pub(crate) fn sample_window(rng: &mut Rng, kernel: &[i64]) -> Attrs {
     attrs
 }
 
-fn sample_conv(rng: &mut Rng) -> Sample {
+/// Random attributes of a convolution, and the shapes of its data and weight.
+pub(crate) fn sample_geometry(rng: &mut Rng) -> (Attrs, Vec<usize>, Vec<usize>) {
     let n_spatial = 1 + rng.below(3);
     let group = *rng.pick(&[1, 1, 2, 3]);
     let (group_in, group_out) = (1 + rng.below(3), 1 + rng.below(2));
@@ -217,10 +241,15 @@ fn sample_conv(rng: &mut Rng) -> Sample {
     x.extend((0..n_spatial).map(|_| 5 + rng.below(3)));
     let mut w = vec![group * group_out, group_in];
     w.extend(kernel.iter().map(|&k| k as usize));
+    (attrs, x, w)
+}
+
+fn sample_conv(rng: &mut Rng) -> Sample {
+    let (attrs, x, w) = sample_geometry(rng);
     let mut inputs =
         vec![Some(rng.tensor(DType::F32, &x, -2.0, 2.0)), Some(rng.tensor(DType::F32, &w, -2.0, 2.0))];
     if rng.below(2) == 0 {
-        inputs.push(Some(rng.tensor(DType::F32, &[group * group_out], -2.0, 2.0)));
+        inputs.push(Some(rng.tensor(DType::F32, &[w[0]], -2.0, 2.0)));
     }
     Sample { attrs, inputs, n_outputs: 1 }
 }

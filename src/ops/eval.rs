@@ -108,11 +108,23 @@ pub(crate) fn to_i128s(t: &Tensor) -> Vec<i128> {
 
 /// Least and greatest value of an integer type.
 pub(crate) fn int_range(dtype: DType) -> (i128, i128) {
-    let bits = 8 * dtype.size_bytes();
+    let bits = dtype.bits();
     match dtype {
         DType::Bool => (0, 1),
-        DType::I8 | DType::I16 | DType::I32 | DType::I64 => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
+        DType::I2 | DType::I4 | DType::I8 | DType::I16 | DType::I32 | DType::I64 => {
+            (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+        }
         _ => (0, (1 << bits) - 1),
+    }
+}
+
+/// What arithmetic in an element type does to an exact result.
+pub(crate) fn rounding(dtype: DType) -> fn(f64) -> f64 {
+    match dtype {
+        DType::F16 => |v| half::f16::from_f64(v).to_f64(),
+        DType::Bf16 => |v| half::bf16::from_f64(v).to_f64(),
+        DType::F32 => |v| f64::from(v as f32),
+        _ => |v| v,
     }
 }
 

@@ -12,39 +12,87 @@
 
 mod activation;
 mod attention;
+mod attention_sample;
+mod batch_training;
 mod binary;
+mod boxes;
 mod cast;
+mod causal_conv;
 mod channel_norm;
 pub mod common;
 pub mod content;
+mod contrib_common;
+mod contrib_geometry;
+mod contrib_nbits;
+mod contrib_qlinear;
+mod contrib_qmatmul;
+mod contrib_qpool;
 mod control;
 mod conv;
 mod conv_transpose;
+mod convert;
+mod crop;
+mod deform_conv;
+mod det;
+mod dropout;
 mod dynamic;
 mod einsum;
 pub mod elements;
 mod eval;
+mod fft;
 mod fill;
+mod flex_attention;
+mod fold;
+mod fourier;
 mod gather;
 mod global_pool;
+mod grid;
 mod layout;
+mod linear_attention;
 mod logic;
+mod loss;
+mod lp_norm;
 mod matmul;
+mod ml_common;
+mod ml_encode;
+mod ml_features;
+mod ml_forest;
+mod ml_linear;
+mod ml_scale;
+mod ml_svm;
+mod ml_tree_lists;
+mod ml_tree_samples;
+mod ml_trees;
 mod norm;
+mod optimizer;
 mod pool;
+mod qlinear_conv;
+mod qlinear_matmul;
 mod quantize;
+mod quantize_dynamic;
+mod random;
 mod reduce;
 mod resample;
 mod reshape;
 mod resize;
+mod rnn;
+mod rnn_cell;
+mod roi;
 mod rotary;
 pub mod samples;
 pub mod scalar;
+mod scales;
 mod scatter;
+mod sdpa;
 mod select;
 pub mod shapes;
 mod slice;
 mod softmax;
+mod spectrum;
+mod swiglu;
+mod tensor_scatter;
+mod text_numbers;
+mod twister;
 mod unary;
 mod window;
 
@@ -56,30 +104,67 @@ const FAMILIES: &[&[&OpDef]] = &[
     activation::ROWS,
     attention::ROWS,
     binary::ROWS,
+    boxes::ROWS,
     cast::ROWS,
+    causal_conv::ROWS,
     channel_norm::ROWS,
+    contrib_geometry::ROWS,
+    contrib_nbits::ROWS,
+    contrib_qlinear::ROWS,
+    contrib_qmatmul::ROWS,
+    contrib_qpool::ROWS,
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    dropout::ROWS,
     dynamic::ROWS,
     einsum::ROWS,
     fill::ROWS,
+    flex_attention::ROWS,
+    crop::ROWS,
+    deform_conv::ROWS,
+    det::ROWS,
+    dynamic::ROWS,
+    einsum::ROWS,
+    fill::ROWS,
+    fold::ROWS,
+    fourier::ROWS,
     gather::ROWS,
     global_pool::ROWS,
+    grid::ROWS,
     layout::ROWS,
+    linear_attention::ROWS,
     logic::ROWS,
+    loss::ROWS,
+    lp_norm::ROWS,
     matmul::ROWS,
+    ml_encode::ROWS,
+    ml_features::ROWS,
+    ml_linear::ROWS,
+    ml_scale::ROWS,
+    ml_svm::ROWS,
+    ml_trees::ROWS,
     norm::ROWS,
+    optimizer::ROWS,
     pool::ROWS,
+    qlinear_conv::ROWS,
+    qlinear_matmul::ROWS,
     quantize::ROWS,
+    quantize_dynamic::ROWS,
+    random::ROWS,
     reduce::ROWS,
     reshape::ROWS,
     resize::ROWS,
+    rnn::ROWS,
+    roi::ROWS,
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
     slice::ROWS,
     softmax::ROWS,
+    swiglu::ROWS,
+    tensor_scatter::ROWS,
+    spectrum::ROWS,
     unary::ROWS,
 ];
 

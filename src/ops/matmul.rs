@@ -68,7 +68,14 @@ fn as_matrix<D: Clone>(shape: &[D], one: D, left: bool) -> (Vec<D>, bool) {
 
 fn infer_matmul(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let dtype = same_dtypes(ctx, 0..2)?;
-    let (a, b) = (input(ctx, 0)?, input(ctx, 1)?);
+    Ok(vec![Type::new(dtype, product_shape(input(ctx, 0)?, input(ctx, 1)?)?)])
+}
+
+/// Shape of the matrix product of `a` and `b`.
+///
+/// # Errors
+/// `V020` for scalars, or sizes that do not fit.
+pub(crate) fn product_shape(a: &Type, b: &Type) -> Result<Vec<Dim>, Diag> {
     if a.rank() == 0 || b.rank() == 0 {
         return Err(type_error("matmul wants operands of at least one dimension").hint("use mul for scalars"));
     }
@@ -84,7 +91,7 @@ fn infer_matmul(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     if !b_vector {
         shape.push(b_last[1].clone());
     }
-    Ok(vec![Type::new(dtype, shape)])
+    Ok(shape)
 }
 
 /// Sizes of a plain product.
@@ -149,21 +156,26 @@ fn batched<T: Number>(a: (&[usize], &[T]), b: (&[usize], &[T]), batch: &[usize])
 fn eval_matmul(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_matmul)?;
     let (a, b) = (tensor(ctx, 0)?, tensor(ctx, 1)?);
-    let (a_shape, a_vector) = as_matrix(a.shape(), 1, true);
-    let (b_shape, b_vector) = as_matrix(b.shape(), 1, false);
-    let n_matrix = 2 - usize::from(a_vector) - usize::from(b_vector);
-    let batch = &shape[..shape.len() - n_matrix];
     let y = if dtype.is_float() {
-        let y = batched((&a_shape, &a.to_f64s()), (&b_shape, &b.to_f64s()), batch);
+        let y = multiplied((a.shape(), &a.to_f64s()), (b.shape(), &b.to_f64s()), &shape);
         from_f64s(dtype, &shape, &y)
     } else {
-        let y = batched((&a_shape, &a.to_i64s()), (&b_shape, &b.to_i64s()), batch);
+        let y = multiplied((a.shape(), &a.to_i64s()), (b.shape(), &b.to_i64s()), &shape);
         from_i64s(dtype, &shape, &y)
     };
     Ok(vec![y?])
 }
 
-fn work_matmul(ctx: &WorkCtx) -> Work {
+/// The matrix product of two operands (shape and elements); `shape` is what `product_shape` says.
+pub(crate) fn multiplied<T: Number>(a: (&[usize], &[T]), b: (&[usize], &[T]), shape: &[usize]) -> Vec<T> {
+    let (a_shape, a_vector) = as_matrix(a.0, 1, true);
+    let (b_shape, b_vector) = as_matrix(b.0, 1, false);
+    let n_matrix = 2 - usize::from(a_vector) - usize::from(b_vector);
+    batched((&a_shape, a.1), (&b_shape, b.1), &shape[..shape.len() - n_matrix])
+}
+
+/// Work: two operations per element of a row times a column; operand 0 has the rows.
+pub(crate) fn work_matmul(ctx: &WorkCtx) -> Work {
     let inner = ctx.inputs.first().and_then(Option::as_ref).and_then(|(_, s)| s.last()).copied();
     let out = ctx.outputs.first().and_then(|(_, s)| n_elements(s)).unwrap_or(0);
     work(ctx, 2.0 * out as f64 * inner.unwrap_or(0) as f64, WorkKind::Dense)

@@ -95,7 +95,11 @@ static LP_POOL: OpDef = OpDef {
     sample: sample_lp,
 };
 
-fn geometry(attrs: &Attrs, rank: usize) -> Result<Geometry, Diag> {
+/// The window of the attributes over data of `rank` dimensions.
+///
+/// # Errors
+/// `V021` when the attributes do not fit.
+pub(crate) fn geometry(attrs: &Attrs, rank: usize) -> Result<Geometry, Diag> {
     let kernel = attrs.ints("kernel_shape").ok_or_else(|| attr_error("kernel_shape is missing"))?;
     if rank < 3 || kernel.len() != rank - 2 {
         let text = format!("kernel_shape has {} entries, data of rank {rank} is given", kernel.len());

@@ -1,19 +1,37 @@
-//! `quantize_linear` and `dequantize_linear`, per tensor and per axis.
+//! `quantize_linear` and `dequantize_linear`: per tensor, per axis and per block.
 
 use crate::common::{
-    PLAIN, attr, axis_of, between, exactly, from_f64s, from_i64s, input, onnx, tensor, type_error,
-    unsupported, work_elementwise,
+    PLAIN, attr, attr_error, between, exactly, from_f64s, input, onnx, tensor, type_error, work_elementwise,
 };
-use crate::eval::{Lines, int_range, optional, optional_type, result, same_dim, to_i128s, want_float};
+use crate::convert::{Rounding, small_floats};
+use crate::eval::{int_range, optional, optional_type, result};
+use crate::scales::{Spread, check};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrDef, AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample};
-use partita_ir::tensor::n_elements;
 use partita_ir::types::Type;
 use partita_ir::{DType, Tensor};
+use partita_plan::rounding::rounded;
 
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&QUANTIZE_LINEAR, &DEQUANTIZE_LINEAR];
+
+/// Element types of quantised data.
+const QUANTISED: &[DType] = &[
+    DType::I8,
+    DType::U8,
+    DType::I16,
+    DType::U16,
+    DType::I4,
+    DType::U4,
+    DType::I2,
+    DType::U2,
+    DType::F8E4M3fn,
+    DType::F8E4M3fnuz,
+    DType::F8E5M2,
+    DType::F8E5M2fnuz,
+    DType::F4E2M1,
+];
 
 const AXIS: AttrDef = attr("axis", AttrKind::Int);
 const BLOCK_SIZE: AttrDef = attr("block_size", AttrKind::Int);
@@ -22,7 +40,7 @@ const OUTPUT_DTYPE: AttrDef = attr("output_dtype", AttrKind::DType);
 /// round(x / scale) + zero point, saturated.
 static QUANTIZE_LINEAR: OpDef = OpDef {
     name: "quantize_linear",
-    doc: "round(x / scale) + zero_point, halves to even, saturated; scale per tensor or along `axis`",
+    doc: "round(x / scale) + zero_point, halves to even, saturated; scale per tensor, along `axis` or per block",
     onnx: &[onnx("QuantizeLinear", 10)],
     inputs: between(2, 3),
     outputs: exactly(1),
@@ -30,7 +48,7 @@ static QUANTIZE_LINEAR: OpDef = OpDef {
         AXIS,
         BLOCK_SIZE,
         OUTPUT_DTYPE,
-        attr("precision", AttrKind::Int),
+        attr("precision", AttrKind::DType),
         attr("saturate", AttrKind::Int),
     ],
     traits: PLAIN,
@@ -46,7 +64,7 @@ static QUANTIZE_LINEAR: OpDef = OpDef {
 /// (x - zero point) * scale.
 static DEQUANTIZE_LINEAR: OpDef = OpDef {
     name: "dequantize_linear",
-    doc: "(x - zero_point) * scale; scale per tensor or along `axis`",
+    doc: "(x - zero_point) * scale; scale per tensor, along `axis` or per block",
     onnx: &[onnx("DequantizeLinear", 10)],
     inputs: between(2, 3),
     outputs: exactly(1),
@@ -61,144 +79,187 @@ static DEQUANTIZE_LINEAR: OpDef = OpDef {
     sample: sample_dequantize,
 };
 
-/// Checks that scale and zero point are one number, or one per slice along the axis.
-fn check_scales(ctx: &InferCtx) -> Result<(), Diag> {
-    if ctx.attrs.int_or("block_size", 0) != 0 {
-        return Err(unsupported("blocked quantisation is not supported"));
-    }
-    let (x, scale) = (input(ctx, 0)?, input(ctx, 1)?);
-    want_float(scale.dtype)?;
-    let axis = axis(ctx.attrs, &scale.known_shape().unwrap_or_else(|| vec![2]), x.rank())?;
-    match (scale.shape.as_slice(), axis) {
-        ([], _) | ([_], None) => {}
-        ([d], Some(axis)) => same_dim(d, &x.shape[axis], "scales and slices along the axis")?,
-        _ => {
-            return Err(type_error(format!("the scale must be a number or a vector, it is {scale}")));
+/// Whether it is a float that is computed with.
+fn is_wide_float(dtype: DType) -> bool {
+    dtype.is_float() && dtype.is_computable()
+}
+
+/// Float type the division runs in: what `precision` says, else that of the scale.
+fn precision(attrs: &Attrs, scale: DType) -> DType {
+    attrs.dtype("precision").unwrap_or(match scale {
+        // A quotient of integers is never so close to a half that f64 does not tell them apart.
+        DType::I32 => DType::F64,
+        DType::F8E8M0 => DType::F32,
+        float => float,
+    })
+}
+
+fn check_types(ctx: &InferCtx) -> Result<(), Diag> {
+    let (x, scale) = (input(ctx, 0)?.dtype, input(ctx, 1)?.dtype);
+    for (dtype, power) in [(x, false), (scale, true)] {
+        let fits = is_wide_float(dtype) || dtype == DType::I32 || (power && dtype == DType::F8E8M0);
+        if !fits {
+            return Err(type_error(format!("data and scale must be floats or i32, not {}", dtype.name())));
         }
     }
-    match optional_type(ctx, 2) {
-        Some(zero) if zero.n_elements() != scale.n_elements() && zero.known_shape().is_some() => {
-            Err(type_error(format!("zero point {zero} and scale {scale} must have the same shape")))
+    match ctx.attrs.dtype("precision") {
+        Some(other) if !is_wide_float(other) => {
+            Err(attr_error(format!("precision is {}, it must be a float type", other.name())))
         }
         _ => Ok(()),
     }
 }
 
-/// The axis scales belong to; `None` when one scale is for all.
-fn axis(attrs: &Attrs, scale: &[usize], rank: usize) -> Result<Option<usize>, Diag> {
-    if n_elements(scale) == Some(1) { Ok(None) } else { axis_of(attrs.int_or("axis", 1), rank).map(Some) }
-}
-
 fn infer_quantize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    check_scales(ctx)?;
-    let zero = optional_type(ctx, 2).map(|t| t.dtype);
-    let dtype = zero.or_else(|| ctx.attrs.dtype("output_dtype")).unwrap_or(DType::U8);
-    match dtype {
-        DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 => {
-            Ok(vec![Type::new(dtype, input(ctx, 0)?.shape.clone())])
-        }
-        other => Err(unsupported(format!("quantisation to {} is not supported", other.name()))),
+    check_types(ctx)?;
+    check(ctx)?;
+    let (zero, stated) = (optional_type(ctx, 2).map(|t| t.dtype), ctx.attrs.dtype("output_dtype"));
+    if let (Some(zero), Some(stated)) = (zero, stated)
+        && zero != stated
+    {
+        let text = format!("output_dtype is {}, the zero point is {}", stated.name(), zero.name());
+        return Err(type_error(text).hint("leave output_dtype out"));
     }
+    let dtype = zero.or(stated).unwrap_or(DType::U8);
+    if !QUANTISED.contains(&dtype) {
+        return Err(type_error(format!("quantised data cannot be {}", dtype.name())));
+    }
+    Ok(vec![Type::new(dtype, input(ctx, 0)?.shape.clone())])
 }
 
 fn infer_dequantize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    check_scales(ctx)?;
-    let x = input(ctx, 0)?;
-    if !matches!(x.dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32) {
+    check(ctx)?;
+    let (x, scale) = (input(ctx, 0)?, input(ctx, 1)?.dtype);
+    if !is_wide_float(scale) && scale != DType::F8E8M0 {
+        return Err(type_error(format!("the scale must be a float, not {}", scale.name())));
+    }
+    if !QUANTISED.contains(&x.dtype) && x.dtype != DType::I32 {
         return Err(type_error(format!("quantised data cannot be {}", x.dtype.name())));
     }
     if optional_type(ctx, 2).is_some_and(|zero| zero.dtype != x.dtype) {
         return Err(type_error("the zero point must have the element type of the data"));
     }
-    let dtype = ctx.attrs.dtype("output_dtype").unwrap_or(input(ctx, 1)?.dtype);
-    want_float(dtype)?;
+    let dtype = ctx.attrs.dtype("output_dtype").unwrap_or(scale);
+    if !is_wide_float(dtype) {
+        return Err(
+            type_error(format!("the result cannot be {}", dtype.name())).hint("state an output_dtype")
+        );
+    }
     Ok(vec![Type::new(dtype, x.shape.clone())])
 }
 
-/// Scales and zero points, and which of them an element has.
-struct Scales {
-    scale: Vec<f64>,
-    zero: Option<Vec<i128>>,
-    lines: Option<Lines>,
-}
-
-impl Scales {
-    fn new(ctx: &EvalCtx) -> Result<Self, Diag> {
-        let (x, scale) = (tensor(ctx, 0)?, tensor(ctx, 1)?);
-        let axis = axis(ctx.attrs, scale.shape(), x.rank())?;
-        Ok(Self {
-            scale: scale.to_f64s(),
-            zero: optional(ctx, 2).map(to_i128s),
-            lines: axis.map(|a| Lines::new(x.shape(), a, a + 1)),
-        })
+/// `quotient` plus `zero`, saturated to `dtype`; for integers the quotient is rounded with halves to even before.
+pub(crate) fn quantised(dtype: DType, quotient: f64, zero: f64) -> f64 {
+    if dtype.is_float() {
+        return quotient + zero;
     }
-
-    /// Scale and zero point of element `i`.
-    fn at(&self, i: usize) -> (f64, i128) {
-        let n = self.lines.map_or(0, |l| i / l.inner % l.len);
-        (self.scale[n], self.zero.as_ref().map_or(0, |z| z[n]))
-    }
+    let (low, high) = int_range(dtype);
+    (quotient.round_ties_even() + zero).clamp(low as f64, high as f64)
 }
 
 fn eval_quantize(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_quantize)?;
-    let x = tensor(ctx, 0)?;
-    let scales = Scales::new(ctx)?;
-    let (low, high) = int_range(dtype);
-    let wide = x.dtype() == DType::F64;
+    let (x, scale) = (tensor(ctx, 0)?, tensor(ctx, 1)?);
+    let precision = precision(ctx.attrs, scale.dtype());
+    let spread = Spread::new(ctx.attrs, &shape, scale.shape())?;
+    let scales: Vec<f64> = scale.to_f64s().into_iter().map(|s| rounded(precision, s)).collect();
+    let zeros = optional(ctx, 2).map(Tensor::to_f64s);
     let quantize = |(i, v): (usize, f64)| {
-        let (scale, zero) = scales.at(i);
-        // The quotient is a float of the data's precision before it is rounded: halves depend on it.
-        let quotient = if wide { v / scale } else { f64::from((v / scale) as f32) };
-        (quotient.round_ties_even() as i128).saturating_add(zero).clamp(low, high) as i64
+        let at = spread.at(i);
+        // Halves depend on the precision of the quotient.
+        let quotient = rounded(precision, rounded(precision, v) / scales[at]);
+        quantised(dtype, quotient, zeros.as_ref().map_or(0.0, |z| z[at]))
     };
-    let y: Vec<i64> = x.to_f64s().into_iter().enumerate().map(quantize).collect();
-    Ok(vec![from_i64s(dtype, &shape, &y)?])
+    let y: Vec<f64> = x.to_f64s().into_iter().enumerate().map(quantize).collect();
+    let y = if dtype.is_float() {
+        small_floats(dtype, &shape, &y, Rounding::of(ctx.attrs)?)
+    } else {
+        from_f64s(dtype, &shape, &y)
+    };
+    Ok(vec![y?])
 }
 
 fn eval_dequantize(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_dequantize)?;
-    let scales = Scales::new(ctx)?;
-    let dequantize = |(i, v): (usize, i128)| {
-        let (scale, zero) = scales.at(i);
-        (v - zero) as f64 * scale
+    let (x, scale) = (tensor(ctx, 0)?, tensor(ctx, 1)?);
+    let spread = Spread::new(ctx.attrs, &shape, scale.shape())?;
+    let (scales, zeros) = (scale.to_f64s(), optional(ctx, 2).map(Tensor::to_f64s));
+    // Difference and product are floats of at least single precision before the result is rounded.
+    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let dequantize = |(i, v): (usize, f64)| {
+        let at = spread.at(i);
+        let difference = rounded(wide, v - zeros.as_ref().map_or(0.0, |z| z[at]));
+        rounded(wide, difference * scales[at])
     };
-    let y: Vec<f64> = to_i128s(tensor(ctx, 0)?).into_iter().enumerate().map(dequantize).collect();
+    let y: Vec<f64> = x.to_f64s().into_iter().enumerate().map(dequantize).collect();
     Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 
-/// Data of `dtype` with scales and maybe zero points of `quantized`.
-fn sample_scaled(rng: &mut Rng, dtype: DType, quantized: DType, range: (f64, f64)) -> Sample {
-    let rank = 1 + rng.below(4);
-    let shape = crate::common::sample_shape(rng, rank);
+/// Random attributes and the shape of the scales they need, for data of shape `shape`.
+fn sample_spread(rng: &mut Rng, shape: &[usize]) -> (Attrs, Vec<usize>) {
+    let rank = shape.len();
     let axis = rng.below(rank);
     let mut attrs = Attrs::new();
-    let scales = if rng.below(2) == 0 {
-        attrs.set("axis", if rng.below(2) == 0 { axis as i64 } else { axis as i64 - rank as i64 });
-        vec![shape[axis]]
-    } else {
-        vec![]
-    };
-    let mut inputs = vec![
-        Some(rng.tensor(dtype, &shape, range.0, range.1)),
-        Some(rng.tensor(DType::F32, &scales, 0.01, 0.5)),
-    ];
+    let kind = rng.below(3);
+    if kind == 0 {
+        return (attrs, vec![]);
+    }
+    attrs.set("axis", if rng.below(2) == 0 { axis as i64 } else { axis as i64 - rank as i64 });
+    if kind == 1 {
+        return (attrs, vec![shape[axis]]);
+    }
+    let block = 1 + rng.below(3);
+    attrs.set("block_size", block as i64);
+    let mut scales = shape.to_vec();
+    scales[axis] = shape[axis].div_ceil(block);
+    (attrs, scales)
+}
+
+/// Data of `dtype` with scales of `scale` and maybe zero points of `quantized`.
+fn sample_scaled(rng: &mut Rng, dtype: DType, scale: DType, quantized: DType, range: (f64, f64)) -> Sample {
+    let rank = 1 + rng.below(4);
+    let shape = crate::common::sample_shape(rng, rank);
+    let (attrs, scales) = sample_spread(rng, &shape);
+    let mut inputs =
+        vec![Some(rng.tensor(dtype, &shape, range.0, range.1)), Some(rng.tensor(scale, &scales, 0.01, 0.5))];
     if quantized != DType::I32 && rng.below(3) > 0 {
         inputs.push(Some(rng.tensor(quantized, &scales, 0.0, 100.0)));
     }
     Sample { attrs, inputs, n_outputs: 1 }
 }
 
+/// A type for scales, and the type that data of `float` has with it.
+fn sample_types(rng: &mut Rng) -> (DType, DType) {
+    let float = crate::samples::float(rng);
+    match rng.below(6) {
+        0 => (DType::I32, float),
+        1 => (float, DType::F8E8M0),
+        _ => (float, float),
+    }
+}
+
 fn sample_quantize(rng: &mut Rng) -> Sample {
-    let dtype = *rng.pick(&[DType::I8, DType::U8]);
-    let mut sample = sample_scaled(rng, DType::F32, dtype, (-20.0, 20.0));
+    let dtype = *rng.pick(QUANTISED);
+    let (x, scale) = sample_types(rng);
+    let mut sample = sample_scaled(rng, x, scale, dtype, (-20.0, 20.0));
     if sample.inputs.len() == 2 && rng.below(2) == 0 {
         sample.attrs.set("output_dtype", dtype);
+    }
+    if rng.below(4) == 0 {
+        sample.attrs.set("precision", DType::F32);
+    }
+    if rng.below(4) == 0 {
+        sample.attrs.set("saturate", 0i64);
     }
     sample
 }
 
 fn sample_dequantize(rng: &mut Rng) -> Sample {
-    let dtype = *rng.pick(&[DType::I8, DType::U8, DType::I32]);
-    sample_scaled(rng, dtype, dtype, (0.0, 127.0))
+    let dtype = if rng.below(4) == 0 { DType::I32 } else { *rng.pick(QUANTISED) };
+    let (_, scale) = sample_types(rng);
+    let mut sample = sample_scaled(rng, dtype, scale, dtype, (0.0, 127.0));
+    if scale == DType::F8E8M0 || rng.below(4) == 0 {
+        sample.attrs.set("output_dtype", DType::F16);
+    }
+    sample
 }

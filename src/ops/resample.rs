@@ -40,6 +40,8 @@ pub(crate) struct Interpolation {
     nearest: Nearest,
     cubic_a: f64,
     exclude_outside: bool,
+    /// Whether the kernel is stretched where the axis shrinks.
+    antialias: bool,
     extrapolation: f64,
 }
 
@@ -108,6 +110,7 @@ impl Interpolation {
             nearest: choose("nearest_mode", nearest, &nearests)?,
             cubic_a: f64::from(attrs.float_or("cubic_coeff_a", -0.75)),
             exclude_outside: attrs.flag("exclude_outside"),
+            antialias: attrs.flag("antialias"),
             extrapolation: f64::from(attrs.float_or("extrapolation_value", 0.0)),
         })
     }
@@ -162,31 +165,50 @@ impl Interpolation {
         };
         let taps = |at: usize| {
             let x = self.place(at, span);
-            (!outside(x) && span.input > 0).then(|| self.taps(x, span.input))
+            (!outside(x) && span.input > 0).then(|| self.taps(x, span))
         };
         (0..span.output).map(taps).collect()
     }
 
-    fn taps(&self, x: f64, input: usize) -> Vec<Tap> {
+    /// The elements around position `x` that the kernel reaches, and its value at each.
+    fn kernel(&self, x: f64, scale: f64) -> Vec<(f64, f64)> {
         let floor = x.floor();
         let ratio = x - floor;
-        let weighted: Vec<(f64, f64)> = match self.mode {
-            Mode::Nearest => vec![(self.nearest_to(x), 1.0)],
-            Mode::Linear => vec![(floor, 1.0 - ratio), (floor + 1.0, ratio)],
-            Mode::Cubic => (-1..=2)
-                .map(|k| (floor + f64::from(k), keys_cubic((f64::from(k) - ratio).abs(), self.cubic_a)))
-                .collect(),
+        let shrink = if self.antialias { scale.min(1.0) } else { 1.0 };
+        let (reach, value): (f64, fn(f64, f64) -> f64) = match self.mode {
+            Mode::Nearest => return vec![(self.nearest_to(x), 1.0)],
+            Mode::Linear => (1.0, |d, _| (1.0 - d).max(0.0)),
+            Mode::Cubic => (2.0, |d, a| if d < 2.0 { keys_cubic(d, a) } else { 0.0 }),
         };
-        let last = input as f64 - 1.0;
+        let first = (-reach / shrink).floor() as i64 + 1;
+        (first..2 - first)
+            .map(|k| (floor + k as f64, value((k as f64 - ratio).abs() * shrink, self.cubic_a)))
+            .collect()
+    }
+
+    fn taps(&self, x: f64, span: Span) -> Vec<Tap> {
+        let last = span.input as f64 - 1.0;
         let drop = |p: f64| self.exclude_outside && self.mode != Mode::Nearest && !(0.0..=last).contains(&p);
-        let kept = weighted.into_iter().map(|(p, w)| (p, if drop(p) { 0.0 } else { w }));
+        let kept = self.kernel(x, span.scale).into_iter().map(|(p, w)| (p, if drop(p) { 0.0 } else { w }));
         let mut taps: Vec<Tap> =
             kept.map(|(p, weight)| Tap { element: p.clamp(0.0, last) as usize, weight }).collect();
-        if self.exclude_outside {
-            let sum: f64 = taps.iter().map(|t| t.weight).sum();
+        let sum: f64 = taps.iter().map(|t| t.weight).sum();
+        if (self.exclude_outside || self.antialias) && sum != 0.0 {
             taps.iter_mut().for_each(|t| t.weight /= sum);
         }
         taps
+    }
+
+    /// For every output position the element that is nearest, where elements are taken as they are; `None`
+    /// where the result is the extrapolation value.
+    pub(crate) fn nearest_table(&self, span: Span) -> Option<Vec<Option<usize>>> {
+        let nearest = |taps: &Option<Vec<Tap>>| Some(taps.as_ref()?.first()?.element);
+        (self.mode == Mode::Nearest).then(|| self.table(span).iter().map(nearest).collect())
+    }
+
+    /// The value outside of the region of interest.
+    pub(crate) fn extrapolation(&self) -> f64 {
+        self.extrapolation
     }
 
     fn nearest_to(&self, x: f64) -> f64 {
@@ -202,15 +224,13 @@ impl Interpolation {
     pub(crate) fn blend(&self, line: &[f64], taps: Option<&[Tap]>) -> f64 {
         match taps {
             None => self.extrapolation,
-            // A single element is taken as it is: a product would lose infinities' signs.
-            Some([tap]) => line[tap.element],
             Some(taps) => taps.iter().filter(|t| t.weight != 0.0).map(|t| line[t.element] * t.weight).sum(),
         }
     }
 }
 
 /// The cubic convolution kernel at distance `x` (Keys 1981, equation 4).
-fn keys_cubic(x: f64, a: f64) -> f64 {
+pub(crate) fn keys_cubic(x: f64, a: f64) -> f64 {
     if x <= 1.0 {
         ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
     } else {

@@ -6,6 +6,7 @@ use crate::common::{
 };
 use crate::eval::{Lines, optional, result};
 use crate::resample::{Interpolation, Span};
+use crate::samples::{number, values};
 use partita_ir::attr::{Attr, Attrs};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, WorkCtx};
@@ -13,6 +14,9 @@ use partita_ir::tensor::n_elements;
 use partita_ir::types::Type;
 use partita_ir::work::{Work, WorkKind};
 use partita_ir::{DType, Dim, Tensor};
+
+/// Scales are less than this.
+const MAX_SCALE: f64 = 1e9;
 
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&RESIZE, &UPSAMPLE];
@@ -103,7 +107,7 @@ fn axes(attrs: &Attrs, rank: usize) -> Result<Vec<usize>, Diag> {
 /// `floor(dim * scale)`; with a symbol only for scales that are fractions of a small power of two.
 fn scaled(dim: &Dim, scale: f64) -> Result<Dim, Diag> {
     const MAX_SHIFT: u32 = 16;
-    if !(scale > 0.0 && scale < 1e9) {
+    if !(scale > 0.0 && scale < MAX_SCALE) {
         return Err(attr_error(format!("scale {scale} is out of range")));
     }
     if let Some(known) = dim.as_known() {
@@ -146,26 +150,56 @@ fn resized(
     Ok(shape)
 }
 
+/// The one scale of all axes that a policy other than `stretch` gives; `None` for `stretch`.
+///
+/// # Errors
+/// `V021` for an unknown policy or an empty axis.
+fn common_scale(attrs: &Attrs, from: &[i64], to: &[i64]) -> Result<Option<f64>, Diag> {
+    let ratios = from.iter().zip(to).map(|(&from, &to)| to as f64 / from as f64);
+    let scale = match attrs.str("keep_aspect_ratio_policy").unwrap_or("stretch") {
+        "stretch" => return Ok(None),
+        "not_larger" => ratios.reduce(f64::min),
+        "not_smaller" => ratios.reduce(f64::max),
+        other => {
+            return Err(attr_error(format!("keep_aspect_ratio_policy is {other:?}"))
+                .hint("allowed are stretch, not_larger and not_smaller"));
+        }
+    };
+    let valid = scale.filter(|s| s.is_finite() && *s < MAX_SCALE && !from.contains(&0));
+    valid.map(Some).ok_or_else(|| attr_error("the aspect ratio of an empty axis is not known"))
+}
+
+/// The sizes that a policy makes of those that are given, rounded half up.
+fn by_policy(attrs: &Attrs, x: &Type, axes: &[usize], sizes: Vec<Dim>) -> Result<Vec<Dim>, Diag> {
+    if sizes.len() != axes.len() || attrs.str("keep_aspect_ratio_policy").unwrap_or("stretch") == "stretch" {
+        return Ok(sizes);
+    }
+    let from: Option<Vec<i64>> = axes.iter().map(|&a| x.shape[a].as_known()).collect();
+    let to: Option<Vec<i64>> = sizes.iter().map(|d| d.as_known().filter(|d| *d >= 0)).collect();
+    let (Some(from), Some(to)) = (from, to) else {
+        return Err(unsupported("resize that keeps the aspect ratio needs known sizes"));
+    };
+    let scale = common_scale(attrs, &from, &to)?.unwrap_or(1.0);
+    Ok(from.iter().map(|&d| Dim::known((scale * d as f64 + 0.5).floor() as i64)).collect())
+}
+
 fn infer_resize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
-    if ctx.attrs.flag("antialias") {
-        return Err(unsupported("resize with antialias is not supported"));
-    }
-    if ctx.attrs.str("keep_aspect_ratio_policy").is_some_and(|p| p != "stretch") {
-        return Err(unsupported("resize that keeps the aspect ratio is not supported")
-            .hint("give the final sizes with the policy stretch"));
-    }
     let axes = axes(ctx.attrs, x.rank())?;
     let roi = floats_of(ctx, "roi", 1)?;
     interpolation(ctx.attrs)?.check(roi.as_deref(), axes.len())?;
+    common_scale(ctx.attrs, &[1], &[1])?;
     let scales = floats_of(ctx, "scales", 2)?;
     let sizes = dims_of(ctx, "sizes", 3).filter(|s| !s.is_empty());
     let has_operand = ctx.inputs.get(3).copied().flatten().is_some_and(|o| !o.ty.n_elements().is(0));
     if sizes.is_none() && has_operand {
         return Err(unsupported("sizes that are only known at run time are not supported"));
     }
-    let sizes = if scales.is_some() { None } else { sizes.as_deref() };
-    Ok(vec![Type::new(x.dtype, resized(x, &axes, sizes, scales.as_deref())?)])
+    let sizes = match (&scales, sizes) {
+        (None, Some(sizes)) => Some(by_policy(ctx.attrs, x, &axes, sizes)?),
+        _ => None,
+    };
+    Ok(vec![Type::new(x.dtype, resized(x, &axes, sizes.as_deref(), scales.as_deref())?)])
 }
 
 fn infer_upsample(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
@@ -219,33 +253,67 @@ fn along_axes(x: &Tensor, shape: &[usize], how: &Interpolation, spans: &[(usize,
     values
 }
 
+/// The resized tensor: nearest elements are copied, others blended; integers are rounded, halves to even.
+fn interpolate(
+    x: &Tensor,
+    shape: &[usize],
+    how: &Interpolation,
+    spans: &[(usize, Span)],
+) -> Result<Tensor, Diag> {
+    let mut tables: Vec<Vec<Option<usize>>> = x.shape().iter().map(|&d| (0..d).map(Some).collect()).collect();
+    let mut nearest = true;
+    for (axis, span) in spans {
+        match how.nearest_table(*span) {
+            Some(table) => tables[*axis] = table,
+            None => nearest = false,
+        }
+    }
+    if let Some(empty) = crate::layout::empty(x, shape).and_then(|mut e| e.pop()) {
+        return Ok(empty);
+    }
+    if nearest {
+        let fill = from_f64s(x.dtype(), &[1], &[how.extrapolation()])?;
+        return crate::layout::by_tables(x, &tables, fill.bytes());
+    }
+    let mut y = along_axes(x, shape, how, spans);
+    if !x.dtype().is_float() {
+        y.iter_mut().for_each(|v| *v = v.round_ties_even());
+    }
+    from_f64s(x.dtype(), shape, &y)
+}
+
 fn eval_resize(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
-    let (dtype, shape) = result(ctx, infer_resize)?;
+    let (_, shape) = result(ctx, infer_resize)?;
     let x = tensor(ctx, 0)?;
     let axes = axes(ctx.attrs, x.rank())?;
     let (roi, scales) = (eval_floats(ctx, "roi", 1), eval_floats(ctx, "scales", 2));
-    if scales.is_none() && ints_of(ctx, "sizes", 3).is_none() {
-        return Ok(vec![x.clone()]);
-    }
+    let common = match (&scales, ints_of(ctx, "sizes", 3)) {
+        (None, Some(sizes)) => {
+            let from: Vec<i64> = axes.iter().map(|&a| x.shape()[a] as i64).collect();
+            common_scale(ctx.attrs, &from, &sizes)?
+        }
+        _ => None,
+    };
     let span = |i: usize, axis: usize| {
         let (input, output) = (x.shape()[axis], shape[axis]);
-        let scale = scales.as_ref().map_or(output as f64 / input as f64, |s| s[i]);
+        let stated = scales.as_ref().map(|s| s[i]).or(common);
+        let scale = stated.unwrap_or(output as f64 / input as f64);
         let roi = roi.as_ref().map_or((0.0, 1.0), |r| (r[i], r[i + axes.len()]));
         (axis, Span { input, output, scale, roi })
     };
     let spans: Vec<(usize, Span)> = axes.iter().enumerate().map(|(i, &a)| span(i, a)).collect();
-    Ok(vec![from_f64s(dtype, &shape, &along_axes(x, &shape, &interpolation(ctx.attrs)?, &spans))?])
+    Ok(vec![interpolate(x, &shape, &interpolation(ctx.attrs)?, &spans)?])
 }
 
 fn eval_upsample(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
-    let (dtype, shape) = result(ctx, infer_upsample)?;
+    let (_, shape) = result(ctx, infer_upsample)?;
     let x = tensor(ctx, 0)?;
     let scales = eval_floats(ctx, "scales", 1).unwrap_or_default();
     let span = |(axis, &scale): (usize, &f64)| {
         (axis, Span { input: x.shape()[axis], output: shape[axis], scale, roi: (0.0, 1.0) })
     };
     let spans: Vec<(usize, Span)> = scales.iter().enumerate().map(span).collect();
-    Ok(vec![from_f64s(dtype, &shape, &along_axes(x, &shape, &upsampling(ctx.attrs)?, &spans))?])
+    Ok(vec![interpolate(x, &shape, &upsampling(ctx.attrs)?, &spans)?])
 }
 
 /// Taps per axis: 1, 2 or 4, multiplied over two spatial axes.
@@ -277,18 +345,26 @@ fn sample_resize(rng: &mut Rng) -> Sample {
         "cubic" => {
             attrs.set("cubic_coeff_a", *rng.pick(&[-0.75f32, -0.5]));
             attrs.set("exclude_outside", rng.int(0, 1));
+            attrs.set("antialias", rng.int(0, 1));
         }
-        _ => {}
+        _ => attrs.set("antialias", rng.int(0, 1)),
     }
-    let mut inputs = vec![Some(rng.tensor(DType::F32, &shape, -3.0, 3.0))];
+    let dtype = number(rng);
+    let mut inputs = vec![Some(values(rng, dtype, &shape))];
     let scales: Vec<f32> =
         vec![1.0, 1.0, *rng.pick(&[2.0, 1.5, 0.5, 0.75]), *rng.pick(&[2.0, 3.0, 0.5, 1.25])];
     let sizes = [1, shape[1] as i64, rng.int(1, 7), rng.int(1, 7)];
-    match rng.below(4) {
+    match rng.below(5) {
         0 => attrs.set("scales", scales),
         1 => attrs.set("sizes", sizes.to_vec()),
         2 => inputs.extend([None, Tensor::from_slice(&[4], &scales)]),
-        _ => inputs.extend([None, None, Tensor::from_slice(&[4], &sizes)]),
+        3 => inputs.extend([None, None, Tensor::from_slice(&[4], &sizes)]),
+        _ => {
+            // Sizes large enough that no axis shrinks to nothing.
+            attrs.set("axes", vec![2i64, -1]);
+            attrs.set("keep_aspect_ratio_policy", *rng.pick(&["not_larger", "not_smaller"]));
+            inputs.extend([None, None, Tensor::from_slice(&[2], &[rng.int(3, 7), rng.int(3, 7)])]);
+        }
     }
     Sample { attrs, inputs, n_outputs: 1 }
 }

@@ -3,7 +3,7 @@
 use crate::common::{
     PLAIN, attr, axis_of, exactly, from_f64s, input, onnx, sample_of, sample_shape, tensor, work,
 };
-use crate::eval::{Lines, result, want_float};
+use crate::eval::{Lines, result, rounding, want_float};
 use partita_ir::DType;
 use partita_ir::Tensor;
 use partita_ir::diag::Diag;
@@ -15,12 +15,13 @@ use partita_ir::work::{Work, WorkKind};
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&SOFTMAX, &LOG_SOFTMAX, &HARDMAX];
 
-static SOFTMAX: OpDef =
-    row("softmax", "exp(x) / sum(exp(x)) along `axis`", &[onnx("Softmax", 13)], |ctx| along(ctx, softmax));
+static SOFTMAX: OpDef = row("softmax", "exp(x) / sum(exp(x)) along `axis`", &[onnx("Softmax", 13)], |ctx| {
+    along(ctx, rounded_softmax)
+});
 
 static LOG_SOFTMAX: OpDef =
     row("log_softmax", "x - log(sum(exp(x))) along `axis`", &[onnx("LogSoftmax", 13)], |ctx| {
-        along(ctx, log_softmax)
+        along(ctx, rounded_log_softmax)
     });
 
 static HARDMAX: OpDef =
@@ -56,10 +57,13 @@ fn infer_softmax(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     Ok(vec![x.clone()])
 }
 
-fn along(ctx: &EvalCtx, f: fn(&[f64]) -> Vec<f64>) -> Result<Vec<Tensor>, Diag> {
+/// The results of a function of a line and of how its element type rounds.
+fn along(ctx: &EvalCtx, f: fn(&[f64], fn(f64) -> f64) -> Vec<f64>) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_softmax)?;
     let axis = axis_of(ctx.attrs.int_or("axis", -1), shape.len())?;
-    let y = Lines::new(&shape, axis, axis + 1).map(&tensor(ctx, 0)?.to_f64s(), f);
+    // Wider types gain nothing from their own rounding.
+    let round: fn(f64) -> f64 = if dtype.size_bytes() < 4 { rounding(dtype) } else { |v| v };
+    let y = Lines::new(&shape, axis, axis + 1).map(&tensor(ctx, 0)?.to_f64s(), |line| f(line, round));
     Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 
@@ -67,21 +71,34 @@ fn largest(line: &[f64]) -> f64 {
     line.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// `exp(x) / sum(exp(x))`, shifted by the maximum so that nothing overflows.
-pub(crate) fn softmax(line: &[f64]) -> Vec<f64> {
+/// `exp(x) / sum(exp(x))`, shifted by the maximum so that nothing overflows. ONNX defines it as a function of
+/// operators of the element type, so halves are rounded at every step.
+fn rounded_softmax(line: &[f64], round: fn(f64) -> f64) -> Vec<f64> {
     let max = largest(line);
-    let powers: Vec<f64> = line.iter().map(|v| libm::exp(v - max)).collect();
-    let sum: f64 = powers.iter().sum();
+    let powers: Vec<f64> = line.iter().map(|v| round(libm::exp(round(v - max)))).collect();
+    let sum: f64 = round(powers.iter().sum());
     powers.into_iter().map(|p| p / sum).collect()
 }
 
-fn log_softmax(line: &[f64]) -> Vec<f64> {
-    let max = largest(line);
-    let log_sum = libm::log(line.iter().map(|v| libm::exp(v - max)).sum());
-    line.iter().map(|v| v - max - log_sum).collect()
+/// `softmax` without rounding on the way.
+pub(crate) fn softmax(line: &[f64]) -> Vec<f64> {
+    rounded_softmax(line, |v| v)
 }
 
-fn hardmax(line: &[f64]) -> Vec<f64> {
+/// `log(softmax(x))` without rounding on the way.
+pub(crate) fn log_softmax(line: &[f64]) -> Vec<f64> {
+    rounded_log_softmax(line, |v| v)
+}
+
+fn rounded_log_softmax(line: &[f64], round: fn(f64) -> f64) -> Vec<f64> {
+    let max = largest(line);
+    let shifted: Vec<f64> = line.iter().map(|v| round(v - max)).collect();
+    let sum: f64 = round(shifted.iter().map(|v| round(libm::exp(*v))).sum());
+    let log_sum = round(libm::log(sum));
+    shifted.into_iter().map(|v| v - log_sum).collect()
+}
+
+fn hardmax(line: &[f64], _: fn(f64) -> f64) -> Vec<f64> {
     let max = largest(line);
     let first = line.iter().position(|&v| v == max);
     (0..line.len()).map(|i| if Some(i) == first { 1.0 } else { 0.0 }).collect()
@@ -114,8 +131,8 @@ mod tests {
             let s = sample_softmax(&mut Rng(seed));
             let x = s.inputs[0].as_ref().unwrap();
             let ctx = EvalCtx { attrs: &s.attrs, inputs: &[Some(x)], n_outputs: 1 };
-            let y = along(&ctx, softmax).unwrap().remove(0).to_f64s();
-            let log = along(&ctx, log_softmax).unwrap().remove(0).to_f64s();
+            let y = along(&ctx, rounded_softmax).unwrap().remove(0).to_f64s();
+            let log = along(&ctx, rounded_log_softmax).unwrap().remove(0).to_f64s();
             let axis = axis_of(s.attrs.int_or("axis", -1), x.rank()).unwrap();
             let lines = Lines::new(x.shape(), axis, axis + 1);
             for n in 0..lines.count() {
@@ -129,6 +146,6 @@ mod tests {
     #[test]
     fn large_values_do_not_overflow() {
         assert_eq!(softmax(&[1e300, 1e300]), [0.5, 0.5]);
-        assert_eq!(hardmax(&[1.0, 3.0, 3.0]), [0.0, 1.0, 0.0]);
+        assert_eq!(hardmax(&[1.0, 3.0, 3.0], |v| v), [0.0, 1.0, 0.0]);
     }
 }

@@ -111,7 +111,8 @@ impl Geometry {
             return Err(type_error(text).hint("reduce kernel or dilations, or add pads"));
         }
         let one = Dim::known(1);
-        if !self.ceil {
+        // Without pads the definition rounds down even in ceil_mode.
+        if !self.ceil || self.auto_pad == AutoPad::Valid {
             return Ok(room.floor_div(&stride) + one);
         }
         // A window that would start in the end pads is left out.

@@ -5,6 +5,7 @@
 //! this file looks at each part alone, `check_flow` at steps and their order, `check_memory` at arenas.
 
 use crate::check_flow::Flow;
+use crate::check_program::check_program;
 use crate::dim::DimItem;
 use crate::limits::{
     MAX_DEVICES, MAX_DIM, MAX_DIM_ITEMS, MAX_KERNELS, MAX_PORTS, MAX_RANK, MAX_SYMBOLS, MAX_THREADS,
@@ -13,7 +14,7 @@ use crate::limits::{
 use crate::reserve::{Reservation, alias_roots, compute_queues, reserve_positions, value_place};
 use crate::tile::{Lane, TileOp};
 use crate::{
-    DimExpr, DimOp, ElementType, Kernel, Order, Plan, PlanError, Port, Storage, TileProgram, Value,
+    DimExpr, DimOp, ElementType, Kernel, NO_VALUE, Order, Plan, PlanError, Port, Storage, TileProgram, Value,
     check_memory,
 };
 use std::collections::BTreeSet;
@@ -34,13 +35,32 @@ pub struct Checked {
     pub reservations: Vec<Reservation>,
 }
 
-/// Checks a plan.
+/// Checks a plan of any kind, a static one or a program with its parts; the findings about its static parts.
+///
+/// # Errors
+/// See `check` and `check_program`.
+pub fn check_all(plan: &Plan) -> Result<Vec<Checked>, PlanError> {
+    match &plan.program {
+        None => Ok(vec![check(plan)?]),
+        Some(program) => check_program(plan, program),
+    }
+}
+
+/// Checks a static plan.
 ///
 /// # Errors
 /// The first thing found wrong: `L010` too many parts, `L011` device, `L012` symbol, `L013` type or storage,
 /// `L014` size, `L015` weight, `L016` alias, `L017` port, `L018` kernel, `L019` queue, `L020` size expression,
 /// `L030` tile program, `L040`-`L042` waits, `L050`-`L057` steps, `L060`-`L063` arenas.
 pub fn check(plan: &Plan) -> Result<Checked, PlanError> {
+    if plan.program.is_some() || plan.symbols.iter().any(|s| s.input == NO_VALUE) {
+        return Err(bad("L012", "the plan", "it is not a static plan whose inputs bind its symbols"));
+    }
+    check_part(plan)
+}
+
+/// Checks a static plan, which may be a part of a program.
+pub(crate) fn check_part(plan: &Plan) -> Result<Checked, PlanError> {
     counts(plan)?;
     devices(plan)?;
     for index in 0..plan.values.len() {
@@ -218,7 +238,7 @@ fn ports(plan: &Plan, kind: &str, ports: &[Port]) -> Result<(), PlanError> {
 }
 
 fn symbols(plan: &Plan) -> Result<(), PlanError> {
-    for (index, symbol) in plan.symbols.iter().enumerate() {
+    for (index, symbol) in plan.symbols.iter().enumerate().filter(|(_, s)| s.input != NO_VALUE) {
         let port = plan.inputs.get(symbol.input as usize);
         let value = port.and_then(|p| plan.values.get(p.value as usize));
         let dim = value.and_then(|v| v.shape.get(symbol.axis as usize));

@@ -58,6 +58,20 @@ impl DimExpr {
         self.items.iter().any(|i| i.op == DimOp::Symbol as i32)
     }
 
+    /// The symbol's index if this is exactly one symbol.
+    pub fn as_symbol(&self) -> Option<usize> {
+        match self.items.as_slice() {
+            [one] if one.op == DimOp::Symbol as i32 => usize::try_from(one.value).ok(),
+            _ => None,
+        }
+    }
+
+    /// Indices of the symbols it mentions.
+    pub fn symbols(&self) -> impl Iterator<Item = usize> {
+        let symbols = self.items.iter().filter(|i| i.op == DimOp::Symbol as i32);
+        symbols.filter_map(|i| usize::try_from(i.value).ok())
+    }
+
     /// Evaluates with `symbols[i]` as the value of symbol `i`.
     ///
     /// # Errors

@@ -9,11 +9,14 @@
 //! **Reading order.** This file (the messages), `dim` (sizes with symbols), `tile` (elementwise programs),
 //! `limits`, `order` (which step happens before which), `reserve` (when a value needs its bytes), `memory`
 //! (lifetimes to offsets), `file` and `scan` (encode and bounded decode), `check` with `check_flow` and
-//! `check_memory`, `text`. Beside them what runs: `tensor`, `datum`, `small_float`.
+//! `check_memory`, `text`. Beside them what runs: `tensor`, `datum`, `rounding`,
+//! `small_float`.
 
+pub mod budget;
 pub mod check;
 mod check_flow;
 mod check_memory;
+mod check_program;
 pub mod datum;
 pub mod dim;
 pub mod dtype;
@@ -22,7 +25,9 @@ pub mod file;
 pub mod limits;
 pub mod memory;
 pub mod order;
+pub mod program;
 pub mod reserve;
+pub mod rounding;
 mod scan;
 pub mod small_float;
 pub mod tensor;
@@ -36,6 +41,7 @@ pub use dtype::ElementType;
 pub use error::PlanError;
 pub use file::PlanFile;
 pub use order::Order;
+pub use program::{Block, Program};
 pub use tensor::{Bytes, Tensor};
 pub use tile::{TileInstr, TileProgram};
 
@@ -80,6 +86,9 @@ pub struct Plan {
     /// Bytes of the weight section behind the message.
     #[prost(uint64, tag = "10")]
     pub weight_bytes: u64,
+    /// How to run a model that is not static as a whole; such a plan has no steps of its own.
+    #[prost(message, optional, tag = "11")]
+    pub program: Option<Program>,
 }
 
 /// A processor the plan runs on.
@@ -114,7 +123,8 @@ pub struct Symbol {
     /// Name, as `batch`.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Index into `Plan::inputs` of the input that binds it.
+    /// Index into `Plan::inputs` of the input that binds it; `NO_VALUE` in a part of a program when the program
+    /// gives it.
     #[prost(uint32, tag = "2")]
     pub input: u32,
     /// Axis of that input.

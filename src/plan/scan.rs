@@ -4,9 +4,10 @@
 //! bound the heap. This walk allocates nothing, refuses unknown fields and stops at the budget.
 
 use crate::limits::MAX_DECODED_BYTES;
+use crate::program::{Bind, Block, BodyUse, Constant, ConstantUse, Item, Program, SlotPort};
 use crate::{
-    Choice, Device, DimExpr, Kernel, Param, PlanError, Port, Provenance, Queue, Step, Symbol, TileInstr,
-    TileProgram, Value, Wait, Why, dim::DimItem,
+    Choice, Device, DimExpr, Kernel, Param, Plan, PlanError, Port, Provenance, Queue, Step, Symbol,
+    TileInstr, TileProgram, Value, Wait, Why, dim::DimItem,
 };
 use std::mem::size_of;
 
@@ -40,7 +41,7 @@ const fn kind(bytes: usize, fields: &'static [Kind]) -> Type {
 }
 
 /// All message types; index 0 is the plan.
-const TYPES: [Type; 17] = [
+const TYPES: [Type; 26] = [
     kind(
         0,
         &[
@@ -54,6 +55,7 @@ const TYPES: [Type; 17] = [
             Message(6),
             Message(7),
             Varint,
+            Message(17),
         ],
     ),
     kind(size_of::<Device>(), &[Text, Text, Text, Varint, Text, Varint, Varint]),
@@ -78,6 +80,30 @@ const TYPES: [Type; 17] = [
     kind(size_of::<Wait>(), &[Varint, Varint]),
     kind(size_of::<Why>(), &[Message(16), Fixed64, Fixed64, Text]),
     kind(size_of::<Choice>(), &[Text, Fixed64, Text]),
+    kind(size_of::<Program>(), &[Message(18), Message(19), Message(20), Text]),
+    // A part of a program is a plan without a program, so that plans do not nest.
+    kind(
+        size_of::<Plan>(),
+        &[
+            Text,
+            Message(1),
+            Message(2),
+            Message(3),
+            Message(4),
+            Message(5),
+            Message(6),
+            Message(6),
+            Message(7),
+            Varint,
+        ],
+    ),
+    kind(size_of::<Block>(), &[Text, Varint, Message(21), Message(21), Message(22), Message(23)]),
+    kind(size_of::<Constant>(), &[Varint, Varints(8), Varint, Text]),
+    kind(size_of::<SlotPort>(), &[Text, Varint, Varint, Varint, Message(8), Text]),
+    kind(size_of::<ConstantUse>(), &[Varint, Varint]),
+    kind(size_of::<Item>(), &[Text, Varint, Message(4), Varints(4), Varints(4), Message(24), Message(25)]),
+    kind(size_of::<BodyUse>(), &[Text, Varint]),
+    kind(size_of::<Bind>(), &[Varint, Varint, Varint]),
 ];
 
 const WIRE_VARINT: u64 = 0;
@@ -122,7 +148,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Walks one message; the recursion is as deep as `TYPES` nests (six levels).
+    /// Walks one message; the recursion is as deep as `TYPES` nests (nine levels).
     fn message(&mut self, index: usize, bytes: &[u8]) -> Result<(), Fault> {
         self.spend(TYPES[index].bytes as u64)?;
         let mut rest = bytes;

@@ -86,7 +86,7 @@ impl Format {
         if negative { -value } else { value }
     }
 
-    /// Half to even; what is too large becomes the largest number when `saturate`, else infinity or NaN.
+    /// See the function `encode`.
     fn encode(&self, value: f64, saturate: bool) -> u8 {
         let sign = if value.is_sign_negative() { self.sign_bit() } else { 0 };
         if value.is_nan() {
@@ -116,19 +116,22 @@ impl Format {
         if up { low } else { low - 1 }
     }
 
+    /// What stands for numbers that are too large.
     fn beyond(&self, sign: u8) -> u8 {
         match self.specials {
             Specials::Ieee => sign | (self.largest() + 1),
+            Specials::None => sign | self.largest(),
             _ => self.nan(sign),
         }
     }
 
     fn nan(&self, sign: u8) -> u8 {
         match self.specials {
-            Specials::Ieee | Specials::OnlyNan => sign | (self.sign_bit() - 1),
-            Specials::NegativeZeroNan => self.sign_bit(),
-            // Without a NaN the largest number stands for it.
-            Specials::None => self.largest(),
+            // Quiet, as hardware makes it.
+            Specials::Ieee => sign | (self.largest() + 1) | 1 << (self.mantissa_bits - 1),
+            Specials::OnlyNan => sign | (self.sign_bit() - 1),
+            // Without a NaN, negative zero takes its place.
+            Specials::NegativeZeroNan | Specials::None => self.sign_bit(),
         }
     }
 }
@@ -141,23 +144,54 @@ pub fn decode(dtype: ElementType, code: u8) -> f64 {
     format(dtype).map_or(f64::NAN, |f| f.decode(code))
 }
 
-/// The code of `value` in `dtype`, rounded half to even; see `Format::encode` for what is too large.
+/// The code of `value` in `dtype`, rounded half to even; what is too large becomes the largest number when
+/// `saturate`, else infinity or NaN. `F8E8M0` rounds to the nearest power of two.
 pub fn encode(dtype: ElementType, value: f64, saturate: bool) -> u8 {
     if dtype == ElementType::F8E8M0 {
-        return encode_exponent(value);
+        return encode_power(value, Direction::Nearest, saturate);
     }
     format(dtype).map_or(0, |f| f.encode(value, saturate))
 }
 
-/// The nearest power of two, upwards from half way between two in the exponent's scale.
-fn encode_exponent(value: f64) -> u8 {
-    if value.is_nan() || value < 0.0 {
+/// Where a number between two powers of two goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the larger one.
+    Up,
+    /// To the smaller one.
+    Down,
+    /// To the nearer one; from the middle to the larger one.
+    Nearest,
+}
+
+/// Exponents of the least and the greatest `F8E8M0`.
+const POWERS: (i32, i32) = (-127, 127);
+/// The code of the greatest `F8E8M0`; one more is NaN.
+const LARGEST_POWER: u8 = 254;
+
+/// The `F8E8M0` code of the magnitude of `value`. What is out of range becomes the least or greatest power when
+/// `saturate`, else NaN.
+pub fn encode_power(value: f64, direction: Direction, saturate: bool) -> u8 {
+    let magnitude = value.abs();
+    let (least, greatest) = (2f64.powi(POWERS.0), 2f64.powi(POWERS.1));
+    if magnitude.is_nan() || (!saturate && !(least..=greatest).contains(&magnitude)) {
         return u8::MAX;
     }
-    let exponent = if value == 0.0 { -127.0 } else { libm::floor(libm::log2(value)) };
-    let low = 2f64.powi(exponent.max(-127.0) as i32);
-    let up = value >= low * 1.5;
-    (exponent + 127.0 + f64::from(u8::from(up))).clamp(0.0, 254.0) as u8
+    if magnitude <= least {
+        return 0;
+    }
+    if magnitude >= greatest {
+        return LARGEST_POWER;
+    }
+    // A normal f64, so its exponent field is the exponent.
+    let exponent = (magnitude.to_bits() >> 52) as i32 - 1023;
+    let low = 2f64.powi(exponent);
+    let up = match direction {
+        Direction::Up => magnitude > low,
+        Direction::Down => false,
+        Direction::Nearest => magnitude >= 1.5 * low,
+    };
+    (exponent - POWERS.0 + i32::from(up)) as u8
 }
 
 #[cfg(test)]
@@ -194,5 +228,52 @@ mod tests {
         assert_eq!(SIGNED.map(largest), [448.0, 240.0, 57344.0, 57344.0, 6.0]);
         assert!(decode(ElementType::F8E4M3fn, encode(ElementType::F8E4M3fn, 1e9, false)).is_nan());
         assert_eq!(decode(ElementType::F8E5M2, encode(ElementType::F8E5M2, 1e9, false)), f64::INFINITY);
+        assert_eq!(decode(ElementType::F4E2M1, encode(ElementType::F4E2M1, -1e9, false)), -6.0);
+    }
+
+    #[test]
+    fn nearest_is_nearest_and_ties_go_to_even_codes() {
+        for dtype in SIGNED {
+            let largest = encode(dtype, 1e9, true);
+            for code in 0..largest {
+                let middle = f64::midpoint(decode(dtype, code), decode(dtype, code + 1));
+                let even = code + code % 2;
+                assert_eq!(encode(dtype, middle, true), even, "{dtype:?} {code}");
+                assert_eq!(encode(dtype, middle.next_up(), true), code + 1, "{dtype:?} {code}");
+                assert_eq!(encode(dtype, middle.next_down(), true), code, "{dtype:?} {code}");
+            }
+        }
+    }
+
+    #[test]
+    fn special_values() {
+        let codes = |value: f64| SIGNED.map(|d| encode(d, value, true));
+        assert_eq!(codes(f64::NAN), [0x7f, 0x80, 0x7e, 0x80, 0x08]);
+        assert_eq!(codes(f64::NEG_INFINITY), [0xfe, 0xff, 0xfb, 0xff, 0x0f]);
+        assert_eq!(codes(-0.0), [0x80, 0, 0x80, 0, 0x08]);
+        let loose = SIGNED.map(|d| encode(d, f64::NEG_INFINITY, false));
+        assert_eq!(loose, [0xff, 0x80, 0xfc, 0x80, 0x0f]);
+    }
+
+    #[test]
+    fn powers_round_in_three_directions() {
+        let code = |value: f64, direction| encode_power(value, direction, true);
+        for (value, up, down, nearest) in [
+            (0.0, 0, 0, 0),
+            (1.0, 127, 127, 127),
+            (1.4, 128, 127, 127),
+            (1.5, 128, 127, 128),
+            (2f64.powi(-127) * 1.5, 1, 0, 1),
+            (2f64.powi(-140), 0, 0, 0),
+            (f64::INFINITY, 254, 254, 254),
+            (2f64.powi(127) * 1.9, 254, 254, 254),
+        ] {
+            let got = [Direction::Up, Direction::Down, Direction::Nearest].map(|d| code(value, d));
+            assert_eq!(got, [up, down, nearest], "{value}");
+        }
+        for value in [0.0, f64::INFINITY, f64::NAN, 1e300] {
+            assert_eq!(encode_power(value, Direction::Nearest, false), 255, "{value}");
+        }
+        assert_eq!(code(f64::NAN, Direction::Up), 255);
     }
 }

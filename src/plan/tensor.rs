@@ -4,7 +4,7 @@
 //! or compare elements need not know of it (see `share_tables`).
 
 use crate::ElementType as DType;
-use crate::small_float;
+use crate::{rounding, small_float};
 use half::{bf16, f16};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -332,8 +332,8 @@ fn read_i64(dtype: DType, b: &[u8]) -> i64 {
 fn push_f64(dtype: DType, v: f64, out: &mut Vec<u8>) {
     match dtype {
         DType::F32 => out.extend((v as f32).to_le_bytes()),
-        DType::F16 => out.extend(f16::from_f64(v).to_le_bytes()),
-        DType::Bf16 => out.extend(bf16::from_f64(v).to_le_bytes()),
+        DType::F16 => out.extend(rounding::to_f16(v).to_le_bytes()),
+        DType::Bf16 => out.extend(rounding::to_bf16(v).to_le_bytes()),
         DType::F64 => out.extend(v.to_le_bytes()),
         DType::I8 => out.extend((v as i8).to_le_bytes()),
         DType::I16 => out.extend((v as i16).to_le_bytes()),

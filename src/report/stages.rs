@@ -14,13 +14,23 @@ pub fn all(compiled: &Compiled) -> Vec<(&'static str, String)> {
         ("1-imported.dot", render(&graph(&compiled.imported, "imported", &BTreeMap::new()))),
         ("2-optimized.dot", render(&graph(&compiled.optimized, "optimized", &BTreeMap::new()))),
         ("3-placed.dot", render(&graph(&compiled.optimized, "placed", &devices))),
-        ("4-scheduled.dot", render(&plan(&compiled.assembly.plan))),
+        ("4-scheduled.dot", compiled.assembly.plan.parts().iter().map(|p| render(&plan(p))).collect()),
     ]
 }
 
+/// The device of every node, by the name of its first result: parts are graphs of their own.
 fn placed_devices(compiled: &Compiled) -> BTreeMap<NodeId, String> {
-    let name = |region: usize| compiled.machine.devices[compiled.placement.device_of[region]].name.clone();
-    compiled.regions.of_node.iter().map(|(node, region)| (*node, name(*region))).collect()
+    let mut of_value: BTreeMap<&str, &str> = BTreeMap::new();
+    for part in &compiled.parts {
+        for (node, region) in &part.regions.of_node {
+            let device = &compiled.machine.devices[part.placement.device_of[*region]].name;
+            let results = part.graph.node(*node).outputs.iter();
+            of_value.extend(results.map(|v| (&*part.graph.value(*v).name, device.as_str())));
+        }
+    }
+    let graph = &compiled.optimized;
+    let device = |outputs: &[ValueId]| of_value.get(&*graph.value(*outputs.first()?).name).copied();
+    graph.nodes().map(|(id, n)| (id, device(&n.outputs).unwrap_or("host").to_owned())).collect()
 }
 
 /// A graph, its nodes grouped by device where they have one.

@@ -16,12 +16,14 @@ pub mod error;
 mod event;
 mod execute;
 pub mod fault;
+pub mod program;
 pub mod session;
 pub mod source;
 pub mod trace;
 
 pub use driver::{Bound, Driver, DriverFactory, HostKernel, HostKernels, HostType, WeightBytes};
 pub use error::RuntimeError;
+pub use program::{Blocks, HostCall, HostOp, HostOps, Program};
 pub use session::{Drivers, OutputBytes, PortInfo, Session, SessionOptions};
 pub use source::{PlanSource, read_plan};
 pub use trace::{Span, Timeline, TraceRow};

@@ -8,7 +8,7 @@ use crate::source::{self, PlanSource};
 use crate::trace::{Timeline, TraceRow, measured_rows};
 use partita_plan::check::{Checked, check};
 use partita_plan::limits::MAX_ARENA_BYTES;
-use partita_plan::{ElementType, Plan, Port, text};
+use partita_plan::{ElementType, NO_VALUE, Plan, Port, text};
 use std::ops::Deref;
 use std::sync::{Arc, RwLockReadGuard};
 
@@ -102,6 +102,8 @@ pub struct Session {
     bound: Option<Arc<Bound>>,
     /// Symbols of the inputs at hand; a field so that a run allocates nothing.
     symbols: Vec<i64>,
+    /// Symbols that a program gives, at their places in the plan.
+    given: Vec<i64>,
     /// Whether outputs hold a result.
     ran: bool,
 }
@@ -117,17 +119,29 @@ impl Session {
         drivers: &Drivers,
         options: SessionOptions,
     ) -> Result<Self, RuntimeError> {
-        let (mut plan, weights) = source::open(source.into(), options.verify_weights)?;
+        let (plan, weights) = source::open(source.into(), options.verify_weights)?;
+        let checked = check(&plan)?;
+        Self::with(plan, checked, weights, drivers, options)
+    }
+
+    /// A session for a plan that was checked.
+    pub(crate) fn with(
+        mut plan: Plan,
+        checked: Checked,
+        weights: WeightBytes,
+        drivers: &Drivers,
+        options: SessionOptions,
+    ) -> Result<Self, RuntimeError> {
         if let Some(threads) = options.threads {
             plan.devices.iter_mut().filter(|d| d.threads > 0).for_each(|d| d.threads = threads.max(1));
         }
-        let checked = check(&plan)?;
         let plan = Arc::new(plan);
         let executor = Executor::new(&plan, open_devices(&plan, drivers)?)?;
         let mut session = Self {
             inputs: infos(&plan, &plan.inputs),
             outputs: infos(&plan, &plan.outputs),
             symbols: vec![0; plan.symbols.len()],
+            given: vec![0; plan.symbols.len()],
             plan,
             checked,
             weights,
@@ -160,6 +174,11 @@ impl Session {
     /// The sizes and offsets of the current shapes, once bound.
     pub fn bound(&self) -> Option<&Bound> {
         self.bound.as_deref()
+    }
+
+    /// Sets the symbols that no input binds, at their places in the plan.
+    pub(crate) fn give(&mut self, symbols: impl Iterator<Item = i64>) {
+        self.given.iter_mut().zip(symbols).for_each(|(slot, value)| *slot = value);
     }
 
     /// Prepares the devices for inputs of these shapes, so that the next run need not.
@@ -264,7 +283,11 @@ impl Session {
                 "give every input once, in the model's order",
             ));
         }
+        self.symbols.copy_from_slice(&self.given);
         for (slot, symbol) in self.symbols.iter_mut().zip(&self.plan.symbols) {
+            if symbol.input == NO_VALUE {
+                continue;
+            }
             let (input, axis) = (symbol.input as usize, symbol.axis as usize);
             let size = shape(input).get(axis).and_then(|&s| i64::try_from(s).ok());
             *slot = size.ok_or_else(|| wrong_shape(&self.inputs[input], shape(input)))?;
@@ -350,7 +373,7 @@ fn open_devices(plan: &Arc<Plan>, drivers: &Drivers) -> Result<Devices, RuntimeE
     plan.devices.iter().enumerate().map(open).collect()
 }
 
-fn infos(plan: &Plan, ports: &[Port]) -> Vec<PortInfo> {
+pub(crate) fn infos(plan: &Plan, ports: &[Port]) -> Vec<PortInfo> {
     let info = |port: &Port| {
         let value = &plan.values[port.value as usize];
         let size = |d: &partita_plan::DimExpr| {

@@ -5,7 +5,7 @@ use crate::arena::AlignedBytes;
 use crate::driver::WeightBytes;
 use crate::error::RuntimeError;
 use memmap2::Mmap;
-use partita_plan::check::check;
+use partita_plan::check::check_all;
 use partita_plan::limits::VALUE_ALIGN_BYTES;
 use partita_plan::{Plan, PlanFile};
 use std::fs::File;
@@ -85,7 +85,7 @@ pub(crate) fn open(source: PlanSource, verify_weights: bool) -> Result<(Plan, We
 /// `R001` the file cannot be read, `L...` when the plan is damaged.
 pub fn read_plan(path: &Path) -> Result<Plan, RuntimeError> {
     let (plan, _) = open(PlanSource::Path(path.to_path_buf()), false)?;
-    check(&plan)?;
+    check_all(&plan)?;
     Ok(plan)
 }
 

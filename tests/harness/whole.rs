@@ -26,7 +26,7 @@ fn compiled(file: &File, case: &Case) -> Result<Compiled, String> {
 }
 
 fn describe(compiled: &Compiled) -> String {
-    let (problem, answer) = (&compiled.placement.problem, &compiled.placement.answer);
+    let (problem, answer) = (&compiled.parts[0].placement.problem, &compiled.parts[0].placement.answer);
     let mut out = format!(
         "{} operators, {} after optimization\nvalue {:.3} us, bound {:.3} us, {}\n",
         compiled.imported.n_nodes(),
@@ -47,7 +47,7 @@ fn describe(compiled: &Compiled) -> String {
 
 pub(super) fn laws(file: &File, case: &Case) -> Result<(), String> {
     let compiled = compiled(file, case)?;
-    let (problem, answer) = (&compiled.placement.problem, &compiled.placement.answer);
+    let (problem, answer) = (&compiled.parts[0].placement.problem, &compiled.parts[0].placement.answer);
     let objective = if file.header.throughput { Objective::Bottleneck } else { Objective::Latency };
     if let Some(violation) = check(problem, objective, answer).first() {
         return Err(format!("{violation:?}"));

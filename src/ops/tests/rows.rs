@@ -5,7 +5,7 @@
 use partita_ir::builder::infer_op;
 use partita_ir::op::{EvalCtx, Operand, Rng, Sample, ScalarCtx, WorkCtx};
 use partita_ir::tile::TileBuilder;
-use partita_ir::types::{Content, Type};
+use partita_ir::types::{Content, Form, Type};
 use partita_ir::{DType, Dim, OpRef, Tensor};
 use partita_ops::elements::broadcast_walk;
 use partita_ops::registry;
@@ -18,6 +18,22 @@ const N_SAMPLES: u64 = 100;
 fn samples(op: OpRef) -> impl Iterator<Item = Sample> {
     let seed = op.name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
     (0..N_SAMPLES).map(move |n| (op.sample)(&mut Rng(seed + n)))
+}
+
+/// Rows over tensors; those over other values and bodies have their own cases.
+fn rows() -> impl Iterator<Item = OpRef> {
+    partita_ops::registry().iter().filter(|op| op.data.is_none()).collect::<Vec<_>>().into_iter()
+}
+
+/// Whether a type that was inferred is right for a result: sizes that only a run can tell fit any.
+fn fits(ty: &Type, tensor: &Tensor) -> bool {
+    let size = |(d, &size): (&Dim, &usize)| d.as_known().is_none_or(|d| d == size as i64);
+    let shape = ty.rank() == tensor.rank() && ty.shape.iter().zip(tensor.shape()).all(size);
+    match ty.form {
+        Form::Any => true,
+        Form::Unranked => ty.dtype == tensor.dtype(),
+        _ => ty.is_tensor() && ty.dtype == tensor.dtype() && shape,
+    }
 }
 
 fn eval(op: OpRef, sample: &Sample) -> Vec<Tensor> {
@@ -66,7 +82,7 @@ fn names_are_unique_and_sorted() {
 
 #[test]
 fn inference_agrees_with_evaluation() {
-    for op in registry().iter() {
+    for op in rows() {
         for sample in samples(op) {
             let want: Vec<Type> =
                 eval(op, &sample).iter().map(|t| Type::known(t.dtype(), t.shape())).collect();
@@ -84,7 +100,7 @@ fn inference_agrees_with_evaluation() {
 /// With symbols for sizes, what inference says must be right for the sizes they stand for.
 #[test]
 fn symbolic_inference_is_right() {
-    for op in registry().iter() {
+    for op in rows() {
         for sample in samples(op) {
             let results = eval(op, &sample);
             let known = types(&sample, true);
@@ -103,7 +119,7 @@ fn symbolic_inference_is_right() {
             };
             for (ty, tensor) in inferred.types.iter().zip(&results) {
                 let bound = ty.bind(&value_of);
-                assert_eq!(bound, Type::known(tensor.dtype(), tensor.shape()), "{} {ty} {sample:?}", op.name);
+                assert!(fits(&bound, tensor), "{} {ty} {tensor:?} {sample:?}", op.name);
             }
             if let (Some(f), true) = (op.content, inferred.types[0].rank() <= 1) {
                 let ctx = partita_ir::op::InferCtx {
@@ -121,7 +137,7 @@ fn symbolic_inference_is_right() {
 
 #[test]
 fn work_is_finite() {
-    for op in registry().iter() {
+    for op in rows() {
         for sample in samples(op) {
             let outputs: Vec<(DType, Vec<usize>)> =
                 eval(op, &sample).iter().map(|t| (t.dtype(), t.shape().to_vec())).collect();

@@ -1,6 +1,6 @@
 //! What a run may use: steps of loops, time and memory, counted as it goes.
 
-use crate::diag::Diag;
+use crate::PlanError;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -52,10 +52,13 @@ impl Budget {
     ///
     /// # Errors
     /// `X030` when none is left, or no time.
-    pub fn step(&self) -> Result<(), Diag> {
+    pub fn step(&self) -> Result<(), PlanError> {
         let left = self.steps.get().checked_sub(1).ok_or_else(|| {
-            Diag::new("X030", "the limit of runs of loop bodies is reached")
-                .hint("raise it with --max-steps if the loop is not endless")
+            over(
+                "X030",
+                "the limit of runs of loop bodies is reached",
+                "raise it with --max-steps if the loop ends",
+            )
         })?;
         self.steps.set(left);
         self.check_time()
@@ -65,10 +68,10 @@ impl Budget {
     ///
     /// # Errors
     /// `X036` when there is none left.
-    pub fn check_time(&self) -> Result<(), Diag> {
+    pub fn check_time(&self) -> Result<(), PlanError> {
         match self.deadline {
             Some(deadline) if Instant::now() >= deadline => {
-                Err(Diag::new("X036", "the time for the run is over").hint("raise it with --timeout"))
+                Err(over("X036", "the time for the run is over", "raise it with --timeout"))
             }
             _ => Ok(()),
         }
@@ -78,10 +81,11 @@ impl Budget {
     ///
     /// # Errors
     /// `X035` when not as many are left.
-    pub fn hold(&self, bytes: usize) -> Result<(), Diag> {
-        let left = self.bytes.get().checked_sub(bytes as u64).ok_or_else(|| {
-            Diag::new("X035", "the limit of memory is reached").hint("raise it with --max-memory")
-        })?;
+    pub fn hold(&self, bytes: usize) -> Result<(), PlanError> {
+        let left =
+            self.bytes.get().checked_sub(bytes as u64).ok_or_else(|| {
+                over("X035", "the limit of memory is reached", "raise it with --max-memory")
+            })?;
         self.bytes.set(left);
         Ok(())
     }
@@ -90,4 +94,8 @@ impl Budget {
     pub fn release(&self, bytes: usize) {
         self.bytes.set(self.bytes.get().saturating_add(bytes as u64));
     }
+}
+
+fn over(code: &'static str, message: &str, hint: &str) -> PlanError {
+    PlanError::new(code, "the run", message, hint)
 }
