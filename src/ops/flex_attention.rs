@@ -2,9 +2,7 @@
 //! operator of ONNX).
 
 use crate::attention::{check_heads, scaled, softmax_dtype};
-use crate::common::{
-    PLAIN, at_least, attr, exactly, from_f64s, input, no_tensors, tensor, type_error, work,
-};
+use crate::common::{PLAIN, at_least, attr, exactly, from_f64s, input, no_tensors, tensor, type_error, work};
 use crate::eval::{result, same_dim, same_dtypes, want_float};
 use crate::sdpa::{Heads, Sdpa, Stage};
 use partita_ir::attr::Attrs;
