@@ -8,7 +8,7 @@ use partita_ir::{DType, Tensor};
 fn save(tool: &Tool, name: &str, dtype: DType, shape: &[usize]) {
     let n: usize = shape.iter().product();
     let tensor = Tensor::from_f64s(dtype, shape, &vec![0.5; n]).unwrap();
-    npy::write(&tool.path(name), dtype, shape, tensor.bytes()).unwrap();
+    npy::write(&tool.path(name), &tensor).unwrap();
 }
 
 #[test]
