@@ -23,6 +23,7 @@ pub mod common;
 pub mod content;
 mod contrib_common;
 mod contrib_geometry;
+mod contrib_hash;
 mod contrib_layout;
 mod contrib_moe;
 mod contrib_nbits;
@@ -30,6 +31,7 @@ mod contrib_qlinear;
 mod contrib_qmatmul;
 mod contrib_qpool;
 mod contrib_tokens;
+mod contrib_words;
 mod control;
 mod conv;
 mod conv_transpose;
@@ -112,6 +114,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     causal_conv::ROWS,
     channel_norm::ROWS,
     contrib_geometry::ROWS,
+    contrib_hash::ROWS,
     contrib_layout::ROWS,
     contrib_moe::ROWS,
     contrib_nbits::ROWS,
@@ -119,6 +122,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     contrib_qmatmul::ROWS,
     contrib_qpool::ROWS,
     contrib_tokens::ROWS,
+    contrib_words::ROWS,
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
