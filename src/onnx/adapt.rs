@@ -94,6 +94,7 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("GridSample", 20, grid_modes),
     ("GroupNormalization", 21, scale_per_channel),
     ("Hardmax", 13, over_flattened),
+    ("Identity", i64::MAX, of_any_value),
     ("LogSoftmax", 13, over_flattened),
     ("LpPool", 2, whole_exponent),
     ("QuantizeLinear", i64::MAX, types_not_stated),
@@ -442,6 +443,15 @@ fn whole_exponent(mut call: Call, _: &mut Emit) -> Result<Call, Diag> {
         }
         let p = Attr::Int(*p as i64);
         call.attrs.insert("p".to_owned(), p);
+    }
+    Ok(call)
+}
+
+/// Tensors have a row of their own, which devices run.
+fn of_any_value(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
+    let form = &emit.ty(need(&call, 0)?).form;
+    if !matches!(form, partita_ir::types::Form::Tensor | partita_ir::types::Form::Unranked) {
+        "partita".clone_into(&mut call.domain);
     }
     Ok(call)
 }
