@@ -13,6 +13,7 @@
 
 mod adapt;
 mod attrs;
+mod batched;
 mod bodies;
 mod call;
 mod carried;
