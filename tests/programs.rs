@@ -27,7 +27,8 @@ pub(crate) fn plan_bytes(compiled: &Compiled) -> Vec<u8> {
 /// Opens a compiled plan with a number of CPU threads.
 pub(crate) fn session(compiled: &Compiled, threads: u32) -> Result<Program, String> {
     let options = SessionOptions { threads: Some(threads), verify_weights: true, ..Default::default() };
-    Program::load(plan_bytes(compiled), &drivers(), Some(&ReferenceKernels), &options).map_err(|e| e.to_string())
+    Program::load(plan_bytes(compiled), &drivers(), Some(&ReferenceKernels), &options)
+        .map_err(|e| e.to_string())
 }
 
 /// Runs a compiled plan once.
@@ -60,9 +61,6 @@ pub(crate) fn spread(
     }
     let spread = compiled(graph, machine, &options).map_err(|e| e.to_string())?;
     let queues = spread.assembly.plan.parts().iter().flat_map(|p| &p.queues);
-    let used: BTreeSet<u32> = queues
-        .filter(|q| !q.copies && !q.steps.is_empty())
-        .map(|q| q.device)
-        .collect();
+    let used: BTreeSet<u32> = queues.filter(|q| !q.copies && !q.steps.is_empty()).map(|q| q.device).collect();
     Ok((spread, used.len()))
 }

@@ -92,7 +92,8 @@ impl Importer<'_> {
         let outputs: Vec<String> = (0..n_results).map(|n| emit.fresh(&format!("result{n}"))).collect();
         let name = emit.fresh("scan");
         let op_type = "Scan".to_owned();
-        let made = emit.call(Call { name, op_type, version: SCAN_OPSET, inputs, attrs, outputs, ..Call::default() });
+        let made =
+            emit.call(Call { name, op_type, version: SCAN_OPSET, inputs, attrs, outputs, ..Call::default() });
         let made = made.map(|values| {
             for (n, value) in values.into_iter().enumerate() {
                 let name = emit.output_name(&format!("output{n}"));

@@ -1,8 +1,6 @@
 //! `n_gram_hash_mapping`: hashes of the last tokens at every position.
 
-use crate::common::{
-    PLAIN, attr, attr_error, between, from_i64s, input, required, tensor, type_error, work,
-};
+use crate::common::{PLAIN, attr, attr_error, between, from_i64s, input, required, tensor, type_error, work};
 use crate::contrib_common::{ms, want_dtype};
 use crate::eval::{may_equal, optional, optional_type, results, same_dim};
 use partita_ir::attr::Attrs;
@@ -129,8 +127,7 @@ fn eval(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let tokens = tensor(ctx, 0)?;
     let (dtype, length) = (tokens.dtype(), tokens.shape()[1]);
     let list = |n: usize| optional(ctx, n).map(Tensor::to_i64s);
-    let (ids, multipliers, tables) =
-        (tokens.to_i64s(), tensor(ctx, 1)?.to_i64s(), tensor(ctx, 2)?.to_i64s());
+    let (ids, multipliers, tables) = (tokens.to_i64s(), tensor(ctx, 1)?.to_i64s(), tensor(ctx, 2)?.to_i64s());
     if let Some(bad) = tables.iter().find(|t| **t < 1) {
         return Err(type_error(format!("a table of {bad} entries cannot hold hashes")));
     }
@@ -165,7 +162,8 @@ fn eval(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
 }
 
 fn sample(rng: &mut Rng) -> Sample {
-    let (batch, length, history, heads) = (1 + rng.below(2), 1 + rng.below(5), 1 + rng.below(3), 1 + rng.below(2));
+    let (batch, length, history, heads) =
+        (1 + rng.below(2), 1 + rng.below(5), 1 + rng.below(3), 1 + rng.below(2));
     let dtype = *rng.pick(&[DType::I32, DType::I64]);
     let all = history * heads;
     let mut inputs = vec![

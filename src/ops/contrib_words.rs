@@ -70,7 +70,8 @@ fn infer_words(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let ([lines, length], [filters, one, window, features], [_, features_again]) =
         (words.shape.as_slice(), weight.shape.as_slice(), table.shape.as_slice())
     else {
-        let text = format!("words {words}, weight {weight} and table {table} must have 2, 4 and 2 dimensions");
+        let text =
+            format!("words {words}, weight {weight} and table {table} must have 2, 4 and 2 dimensions");
         return Err(type_error(text));
     };
     if one.as_known().is_some_and(|d| d != 1) || window.is(0) {
@@ -104,7 +105,8 @@ fn eval_words(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
         }
         let mut line = Vec::with_capacity(length * features);
         for &c in &word[..used.max(window)] {
-            let c = usize::try_from(c).ok().filter(|c| *c < entries).ok_or_else(|| index_error(c, entries))?;
+            let c =
+                usize::try_from(c).ok().filter(|c| *c < entries).ok_or_else(|| index_error(c, entries))?;
             line.extend(&table[c * features..(c + 1) * features]);
         }
         for (n, slot) in out.iter_mut().enumerate() {
@@ -121,8 +123,7 @@ fn eval_words(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
 
 fn work_words(ctx: &WorkCtx) -> Work {
     let length = ctx.inputs.first().and_then(Option::as_ref).map_or(0.0, |(_, s)| s[1] as f64);
-    let filter: f64 =
-        ctx.inputs.get(1).and_then(Option::as_ref).map_or(0.0, |(_, s)| (s[2] * s[3]) as f64);
+    let filter: f64 = ctx.inputs.get(1).and_then(Option::as_ref).map_or(0.0, |(_, s)| (s[2] * s[3]) as f64);
     work(ctx, 2.0 * length * filter * crate::common::n_out(ctx), WorkKind::Dense)
 }
 
@@ -144,7 +145,8 @@ fn infer_masked(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     want_float(x.dtype)?;
     want_dtype(ctx, 1, DType::I32)?;
     let geometry = geometry(ctx.attrs, x.rank())?;
-    let fits = mask.rank() == x.rank() && mask.shape[2..].iter().zip(&x.shape[2..]).all(|(a, b)| may_equal(a, b));
+    let fits =
+        mask.rank() == x.rank() && mask.shape[2..].iter().zip(&x.shape[2..]).all(|(a, b)| may_equal(a, b));
     if !fits || mask.shape[..2].iter().any(|d| d.is(0)) {
         return Err(type_error(format!("the mask {mask} does not fit the data {x}")));
     }
@@ -190,9 +192,7 @@ fn sample_masked(rng: &mut Rng) -> Sample {
     attrs.remove("dilations");
     let mut shape = vec![1 + rng.below(2), 1 + rng.below(2)];
     shape.extend((0..spatial).map(|_| 5 + rng.below(3)));
-    let inputs = vec![
-        Some(rng.tensor(DType::F32, &shape, -3.0, 3.0)),
-        Some(rng.tensor(DType::I32, &shape, 0.0, 1.0)),
-    ];
+    let inputs =
+        vec![Some(rng.tensor(DType::F32, &shape, -3.0, 3.0)), Some(rng.tensor(DType::I32, &shape, 0.0, 1.0))];
     Sample { attrs, inputs, n_outputs: 1 }
 }

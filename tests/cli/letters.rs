@@ -74,7 +74,7 @@ fn inputs_that_do_not_fit() {
     tool.write("not.npy", "hello");
     tool.write("not.pb", [0xffu8; 40]);
     let run = |input: &str, code: &str| tool.refused(&["run", "small.plan", "--input", input], 1, code);
-    run("x=f64.npy", "F012");
+    run("x=f64.npy", "X002");
     assert!(run("x=wide.npy", "R004").contains("f32[N, 8]"));
     run("x=flat.npy", "R004");
     run("x=not.npy", "F002");
