@@ -37,6 +37,7 @@ mod schema;
 mod sizes;
 mod sparse;
 mod tensors;
+mod training;
 mod typing;
 mod values;
 mod wire;
