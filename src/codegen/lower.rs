@@ -11,7 +11,7 @@ use crate::windows::Windows;
 use partita_ir::builder::Inference;
 use partita_ir::diag::Diag;
 use partita_ir::graph::Node;
-use partita_ir::types::Content;
+use partita_ir::types::{Content, Type};
 use partita_ir::{Dim, Graph, NodeId, Region, RegionKind, Regions, ValueId};
 use partita_plan::{Kernel, TileProgram};
 
@@ -394,7 +394,9 @@ fn softmax(ctx: &Ctx, node: &Node) -> Option<Own> {
 }
 
 fn layer_norm(ctx: &Ctx, node: &Node) -> Option<Own> {
-    if node.outputs.len() != 1 {
+    let mut dtypes = node.inputs.iter().flatten().map(|v| ctx.graph.ty(*v).dtype);
+    let first = dtypes.next()?;
+    if node.outputs.len() != 1 || dtypes.any(|other| other != first) {
         return None;
     }
     let axis = axis(node, rank(ctx, node.inputs[0]), -1)?;
@@ -408,13 +410,21 @@ fn layer_norm(ctx: &Ctx, node: &Node) -> Option<Own> {
 fn attention(ctx: &Ctx, node: &Node) -> Option<Own> {
     let ty = |n: usize| node.inputs.get(n).copied().flatten().map(|v| ctx.graph.ty(v));
     let (q, v) = (ty(0)?, ty(2)?);
-    // Grouped heads, soft caps and boolean masks go the general way.
+    let fits = |mask: &Type| {
+        let last = mask.shape.last();
+        mask.dtype == q.dtype && last.is_none_or(|n| n.is(1) || Some(n) == v.shape.get(2))
+    };
+    let coarse = matches!(node.attrs.int("softmax_precision"), Some(10 | 16));
+    let bounded = ["left_window_size", "right_window_size"].iter().any(|n| node.attrs.int_or(n, -1) >= 0);
+    // Packed or grouped heads, caches, windows, soft caps and boolean or short masks go the general way.
     let plain = node.outputs.len() == 1
         && node.inputs.len() <= 4
         && node.attrs.float_or("softcap", 0.0) == 0.0
-        && q.rank() >= 2
-        && q.shape[..q.rank() - 2] == v.shape[..v.rank().max(2) - 2]
-        && ty(3).is_none_or(|m| m.dtype.is_float());
+        && !coarse
+        && !bounded
+        && q.rank() == 4
+        && q.shape[..2] == v.shape[..2]
+        && ty(3).is_none_or(fits);
     let depth = q.shape.last()?.as_known()?;
     let scale = node.attrs.float_or("scale", 1.0 / (depth as f32).sqrt());
     let builder = KernelBuilder::new("attention")

@@ -7,19 +7,25 @@
 //! are never copied on the way in. Nothing outside the model's folder is read. No recursion is as deep as
 //! the input. The same graph gives the same bytes.
 //!
-//! **Reading order.** In: `wire` (with `schema`, `limits`), `import`, `order`, `inputs`, `inline`, `call`,
-//! `adapt`, `tensors`, `external`. Out: `export`, `writer`, `sizes`, `lower`, `encode`.
+//! **Reading order.** In: `wire` (with `schema`, `limits`), `import`, `importer`, `order`, `inputs`, `inline`,
+//! `bodies` (with `free`, `carried`), `call`, `adapt`, `tensors` (with `packed`, `sparse`), `external`. Out:
+//! `export`, `writer`, `sizes`, `lower`, `encode`. Values in files: `values`.
 
 mod adapt;
 mod attrs;
+mod batched;
+mod bodies;
 mod call;
+mod carried;
 mod contrib;
 mod dtypes;
 mod encode;
 mod export;
 mod external;
+mod free;
 mod history;
 mod import;
+mod importer;
 mod inline;
 mod inputs;
 pub mod limits;
@@ -31,6 +37,7 @@ mod schema;
 mod sizes;
 mod sparse;
 mod tensors;
+mod training;
 mod typing;
 mod values;
 mod wire;

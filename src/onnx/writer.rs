@@ -15,6 +15,8 @@ pub(crate) const BASE_OPSET: i64 = 20;
 
 /// Attributes that came after the base opset: (operator, attribute, since).
 const NEWER_ATTRS: &[(&str, &str, i64)] = &[
+    ("attention", "left_window_size", 25),
+    ("attention", "right_window_size", 25),
     ("cast", "round_mode", 24),
     ("cast_like", "round_mode", 24),
     ("dequantize_linear", "block_size", 21),
@@ -73,7 +75,11 @@ fn since(name: OnnxName) -> i64 {
 /// The opset that all nodes of the graph need.
 fn opset_of(graph: &Graph) -> i64 {
     let of_node = |node: &Node| {
-        let own = if node.op.name == "attention" { 23 } else { onnx_name(node).map_or(0, since) };
+        let own = match node.op.name {
+            // Lengths of an external cache came as the seventh operand.
+            "attention" => 23 + i64::from(node.inputs.len() > 6),
+            _ => onnx_name(node).map_or(0, since),
+        };
         let newer =
             NEWER_ATTRS.iter().filter(|(op, attr, _)| *op == node.op.name && node.attrs.get(attr).is_some());
         newer.map(|(_, _, since)| *since).max().unwrap_or(0).max(own)

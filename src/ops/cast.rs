@@ -2,7 +2,7 @@
 
 use crate::common::{
     ELEMENTWISE, RESHAPES, attr, between, exactly, input, n_out, onnx, operand, required, same_as_first,
-    sample_of, sample_shape, tensor, type_error, unsupported, work, work_elementwise, work_free,
+    sample_of, sample_shape, tensor, type_error, work, work_elementwise, work_free,
 };
 use crate::content;
 use crate::convert::{Rounding, converted};

@@ -2,9 +2,9 @@
 //! next call.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, microsoft, onnx, tensor, type_error, unsupported,
-    work,
+    PLAIN, attr, attr_error, between, from_f64s, input, onnx, tensor, type_error, unsupported, work,
 };
+use crate::contrib_common::ms;
 
 use crate::eval::{optional, optional_type, results, rounding, same_dim, same_dtypes, want_float};
 use partita_ir::attr::Attrs;
@@ -23,6 +23,9 @@ const PAST: usize = 3;
 
 /// Most states that are kept.
 const MAX_WINDOW: i64 = 8;
+
+/// Most places between two taps.
+const MAX_DILATION: i64 = 1 << 16;
 
 /// A convolution that looks back only.
 static CAUSAL_CONV: OpDef = OpDef {
@@ -46,7 +49,7 @@ static CAUSAL_CONV: OpDef = OpDef {
 static DILATED_CAUSAL_CONV: OpDef = OpDef {
     name: "dilated_causal_conv_with_state",
     doc: "causal_conv_with_state with `dilation`, sequence-major layout, and the states after the last places",
-    onnx: &[microsoft("CausalConvWithState")],
+    onnx: &[ms("CausalConvWithState")],
     attrs: &[
         attr("activation", AttrKind::Str),
         attr("channels_last", AttrKind::Int),
@@ -83,9 +86,9 @@ impl Form {
             return Err(unsupported("causal convolution over more than one axis is not supported"));
         }
         let (dilation, window) = (attrs.int_or("dilation", 1), attrs.int_or("state_window", 0));
-        if dilation < 1 || !(0..=MAX_WINDOW).contains(&window) {
+        if !(1..=MAX_DILATION).contains(&dilation) || !(0..=MAX_WINDOW).contains(&window) {
             return Err(attr_error(format!("dilation is {dilation}, state_window {window}"))
-                .hint(format!("dilation is 1 or more, state_window 0 to {MAX_WINDOW}")));
+                .hint(format!("dilation is 1 to {MAX_DILATION}, state_window 0 to {MAX_WINDOW}")));
         }
         Ok(Self { dilation, window, channels_last: attrs.flag("channels_last"), silu })
     }

@@ -46,11 +46,6 @@ pub const fn onnx(op_type: &'static str, since: i64) -> OnnxName {
     OnnxName { domain: "", op_type, since }
 }
 
-/// A name among the contributed operators of ONNX Runtime.
-pub const fn microsoft(op_type: &'static str) -> OnnxName {
-    OnnxName { domain: "com.microsoft", op_type, since: 1 }
-}
-
 /// An optional attribute.
 pub const fn attr(name: &'static str, kind: AttrKind) -> AttrDef {
     AttrDef { name, kind, operand: None, required: false }

@@ -1,34 +1,45 @@
-//! Attention whose softmax has a precision of its own (a preview operator of ONNX).
+//! Attention whose softmax has a precision of its own, and whose scores and weights bodies may change (a preview
+//! operator of ONNX).
 
 use crate::attention::{check_heads, scaled, softmax_dtype};
-use crate::common::{PLAIN, attr, exactly, from_f64s, input, tensor, type_error, work};
+use crate::common::{PLAIN, at_least, attr, exactly, from_f64s, input, no_tensors, tensor, type_error, work};
 use crate::eval::{result, same_dim, same_dtypes, want_float};
-use crate::sdpa::{Heads, Sdpa};
+use crate::sdpa::{Heads, Sdpa, Stage};
 use partita_ir::attr::Attrs;
+use partita_ir::data::DataCtx;
 use partita_ir::diag::Diag;
-use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OnnxName, OpDef, Rng, Sample, WorkCtx};
+use partita_ir::op::{AttrKind, CAPTURES, EvalCtx, InferCtx, OnnxName, OpDef, Rng, Sample, WorkCtx};
 use partita_ir::types::Type;
 use partita_ir::work::{Work, WorkKind};
-use partita_ir::{DType, Dim, Tensor};
+use partita_ir::{DType, Datum, Dim, Tensor};
 
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&FLEX_ATTENTION];
+
+/// The operator's own operands; the rest is what its bodies capture.
+const N_OWN: usize = 3;
 
 /// softmax(q k' * scale) v.
 static FLEX_ATTENTION: OpDef = OpDef {
     name: "flex_attention",
     doc: "softmax(q * k' * scale) * v for q [B, H, M, D], k [B, G, N, D], v [B, G, N, E], softmax and the last \
-          product in `softmax_precision`",
+          product in `softmax_precision`; `score_mod` and `prob_mod` change what goes in and out of it",
     onnx: &[OnnxName { domain: "ai.onnx.preview", op_type: "FlexAttention", since: 1 }],
-    inputs: exactly(3),
+    inputs: at_least(3),
     outputs: exactly(1),
-    attrs: &[attr("scale", AttrKind::Float), attr("softmax_precision", AttrKind::Int)],
+    attrs: &[
+        attr(CAPTURES, AttrKind::Int),
+        attr("prob_mod", AttrKind::Graph),
+        attr("scale", AttrKind::Float),
+        attr("score_mod", AttrKind::Graph),
+        attr("softmax_precision", AttrKind::Int),
+    ],
     traits: PLAIN,
     infer: infer_flex,
     content: None,
-    eval: eval_flex,
+    eval: no_tensors,
     scalar: None,
-    data: None,
+    data: Some(data_flex),
     work: work_flex,
     sample: sample_flex,
 };
@@ -58,9 +69,32 @@ fn infer_flex(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     Ok(vec![Type::new(dtype, vec![q[0].clone(), q[1].clone(), q[2].clone(), v[3].clone()])])
 }
 
-fn eval_flex(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
-    let (dtype, shape) = result(ctx, infer_flex)?;
-    let heads = |n| Heads::new(tensor(ctx, n)?, 0);
+/// Scores or weights after a body, if there is one; rounded to `dtype` before and after.
+fn modified(
+    ctx: &DataCtx,
+    name: &str,
+    values: Vec<f64>,
+    dtype: DType,
+    shape: &[usize],
+) -> Result<Vec<f64>, Diag> {
+    if ctx.attrs.graph(name).is_none() {
+        return Ok(values);
+    }
+    let mut inputs = vec![Datum::Tensor(from_f64s(dtype, shape, &values)?)];
+    inputs.extend(ctx.inputs.iter().skip(N_OWN).flatten().map(|d| (*d).clone()));
+    let result = ctx.bodies.run(name, inputs)?;
+    match result.first().and_then(Datum::as_tensor) {
+        Some(t) if t.shape() == shape && t.dtype() == dtype => Ok(t.to_f64s()),
+        _ => Err(type_error(format!("{name} must give one tensor of the type that it is given"))),
+    }
+}
+
+fn data_flex(ctx: &DataCtx) -> Result<Vec<Datum>, Diag> {
+    let tensors: Vec<Option<&Tensor>> =
+        ctx.inputs.iter().take(N_OWN).map(|d| d.and_then(Datum::as_tensor)).collect();
+    let own = EvalCtx { attrs: ctx.attrs, inputs: &tensors, n_outputs: 1 };
+    let (dtype, shape) = result(&own, infer_flex)?;
+    let heads = |n| Heads::new(tensor(&own, n)?, 0);
     let (q, k) = scaled(ctx.attrs, heads(0)?, heads(1)?, dtype);
     let softmax = precision(ctx.attrs, dtype)?;
     let sdpa = Sdpa {
@@ -75,7 +109,13 @@ fn eval_flex(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
         bias: &|_| 0.0,
         sink: None,
     };
-    Ok(vec![from_f64s(dtype, &shape, &sdpa.run(None).0.values)?])
+    let n_keys = sdpa.k.shape[2];
+    let scores_shape = [shape[0], shape[1], shape[2], n_keys];
+    let scores = sdpa.run(Some(Stage::Raw)).1;
+    let scores = modified(ctx, "score_mod", scores, softmax, &scores_shape)?;
+    let weights = scores.chunks(n_keys.max(1)).flat_map(|row| crate::sdpa::softmax(row, softmax, None));
+    let weights = modified(ctx, "prob_mod", weights.collect(), softmax, &scores_shape)?;
+    Ok(vec![Datum::Tensor(from_f64s(dtype, &shape, &sdpa.weighted(&weights))?)])
 }
 
 /// Two products, and a softmax between them.

@@ -23,10 +23,16 @@ pub mod common;
 pub mod content;
 mod contrib_common;
 mod contrib_geometry;
+mod contrib_hash;
+mod contrib_layout;
+mod contrib_mask;
+mod contrib_moe;
 mod contrib_nbits;
 mod contrib_qlinear;
 mod contrib_qmatmul;
 mod contrib_qpool;
+mod contrib_tokens;
+mod contrib_words;
 mod control;
 mod conv;
 mod conv_transpose;
@@ -47,6 +53,9 @@ mod fourier;
 mod gather;
 mod global_pool;
 mod grid;
+mod group_query_attention;
+mod image_decoder;
+mod jpeg;
 mod layout;
 mod linear_attention;
 mod logic;
@@ -64,10 +73,12 @@ mod ml_svm;
 mod ml_tree_lists;
 mod ml_tree_samples;
 mod ml_trees;
+mod multi_head_attention;
 mod norm;
 mod optimizer;
 mod optional;
 mod pool;
+mod projected_attention;
 mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize;
@@ -115,29 +126,33 @@ const FAMILIES: &[&[&OpDef]] = &[
     causal_conv::ROWS,
     channel_norm::ROWS,
     contrib_geometry::ROWS,
+    contrib_hash::ROWS,
+    contrib_layout::ROWS,
+    contrib_moe::ROWS,
     contrib_nbits::ROWS,
     contrib_qlinear::ROWS,
     contrib_qmatmul::ROWS,
     contrib_qpool::ROWS,
+    contrib_tokens::ROWS,
+    contrib_words::ROWS,
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
+    crop::ROWS,
+    deform_conv::ROWS,
+    det::ROWS,
     dropout::ROWS,
     dynamic::ROWS,
     einsum::ROWS,
     fill::ROWS,
     flex_attention::ROWS,
-    crop::ROWS,
-    deform_conv::ROWS,
-    det::ROWS,
-    dynamic::ROWS,
-    einsum::ROWS,
-    fill::ROWS,
     fold::ROWS,
     fourier::ROWS,
     gather::ROWS,
     global_pool::ROWS,
     grid::ROWS,
+    group_query_attention::ROWS,
+    image_decoder::ROWS,
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
@@ -151,10 +166,12 @@ const FAMILIES: &[&[&OpDef]] = &[
     ml_scale::ROWS,
     ml_svm::ROWS,
     ml_trees::ROWS,
+    multi_head_attention::ROWS,
     norm::ROWS,
     optimizer::ROWS,
     optional::ROWS,
     pool::ROWS,
+    projected_attention::ROWS,
     qlinear_conv::ROWS,
     qlinear_matmul::ROWS,
     quantize::ROWS,
@@ -171,12 +188,12 @@ const FAMILIES: &[&[&OpDef]] = &[
     sequence::ROWS,
     slice::ROWS,
     softmax::ROWS,
+    spectrum::ROWS,
     text_basic::ROWS,
     text_regex::ROWS,
     text_tfidf::ROWS,
     swiglu::ROWS,
     tensor_scatter::ROWS,
-    spectrum::ROWS,
     unary::ROWS,
 ];
 

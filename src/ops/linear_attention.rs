@@ -1,8 +1,9 @@
 //! Linear attention: a state per head that every token updates and reads.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, microsoft, onnx, required, tensor, type_error, work,
+    PLAIN, attr, attr_error, between, from_f64s, input, onnx, required, tensor, type_error, work,
 };
+use crate::contrib_common::ms;
 
 use crate::eval::{optional, optional_type, results, rounding, same_dim, same_dtypes, want_float};
 use partita_ir::attr::Attrs;
@@ -51,7 +52,7 @@ static LINEAR_ATTENTION: OpDef = OpDef {
 static WINDOWED_LINEAR_ATTENTION: OpDef = OpDef {
     name: "windowed_linear_attention",
     doc: "linear_attention that may keep the states after the last `state_window` tokens; heads are shared either way",
-    onnx: &[microsoft("LinearAttention")],
+    onnx: &[ms("LinearAttention")],
     attrs: &[
         attr("chunk_size", AttrKind::Int),
         required("kv_num_heads", AttrKind::Int),

@@ -4,7 +4,7 @@ use crate::common::{
     PLAIN, attr, attr_error, axis_of, between, broadcast, broadcast_position, from_f64s, indices, input,
     onnx, sample_shape, tensor, type_error, work,
 };
-use crate::eval::{Lines, optional, optional_type, results, want_float};
+use crate::eval::{Lines, optional, optional_type, result, results, want_float};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrDef, AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, WorkCtx};
@@ -114,7 +114,9 @@ fn stash(attrs: &Attrs, data: DType) -> Result<DType, Diag> {
 fn infer_rms_norm(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = checked(ctx)?;
     stash(ctx.attrs, x.dtype)?;
-    Ok(vec![x.clone()])
+    // The scale has an element type of its own, which is the result's.
+    let dtype = optional_type(ctx, 1).map_or(x.dtype, |scale| scale.dtype);
+    Ok(vec![Type::new(dtype, x.shape.clone())])
 }
 
 /// `y * scale + bias`, each where present, broadcast.
@@ -149,7 +151,7 @@ fn eval_layer_norm(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
 }
 
 fn eval_rms_norm(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
-    results(ctx, infer_rms_norm)?;
+    let (dtype, shape) = result(ctx, infer_rms_norm)?;
     let x = tensor(ctx, 0)?;
     let epsilon = epsilon(ctx.attrs);
     let lines = Lines::new(x.shape(), axis(ctx.attrs, x.rank())?, x.rank());
@@ -159,7 +161,7 @@ fn eval_rms_norm(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
         line.iter().map(|v| v * scale).collect()
     });
     affine(ctx, &mut y, x.shape());
-    Ok(vec![from_f64s(x.dtype(), x.shape(), &y)?])
+    Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 
 /// Two passes for mean and variance, one to scale: about eight operations an element.

@@ -1,7 +1,7 @@
 //! Scaled dot-product attention over heads: what every attention operator computes once its operands are
 //! split into heads and its masks are one number per score.
 
-use crate::common::{from_f64s, type_error};
+use crate::common::type_error;
 use crate::eval::rounding;
 use partita_ir::diag::Diag;
 use partita_ir::{DType, Tensor};
@@ -79,12 +79,26 @@ impl Heads {
         self
     }
 
-    /// As a tensor of rank 4.
-    ///
-    /// # Errors
-    /// See `from_f64s`.
-    pub(crate) fn tensor(&self, dtype: DType) -> Result<Tensor, Diag> {
-        from_f64s(dtype, &self.shape, &self.values)
+    /// Adds a number to each element of each head; `bias` is `[heads * size]`.
+    pub(crate) fn shift(&mut self, bias: &[f64]) {
+        let [_, h, s, d] = self.shape;
+        for (i, v) in self.values.iter_mut().enumerate() {
+            *v += bias[i / (s * d) % h * d + i % d];
+        }
+    }
+
+    /// The heads `from..from + n`.
+    pub(crate) fn range(&self, from: usize, n: usize) -> Self {
+        let [b, h, s, d] = self.shape;
+        let values = (0..b).flat_map(|i| self.values[(i * h + from) * s * d..][..n * s * d].iter().copied());
+        Self { values: values.collect(), shape: [b, n, s, d] }
+    }
+
+    /// The first `n` places.
+    pub(crate) fn first(&self, n: usize) -> Self {
+        let [b, h, s, d] = self.shape;
+        let values = (0..b * h).flat_map(|i| self.values[i * s * d..(i * s + n) * d].iter().copied());
+        Self { values: values.collect(), shape: [b, h, n, d] }
     }
 }
 
@@ -158,10 +172,7 @@ impl Sdpa<'_> {
             let weights = softmax(&biased, self.softmax, self.sink.map(|s| s[head]));
             weights.into_iter().map(rounding(self.weights)).collect()
         };
-        for e in 0..self.v.shape[3] {
-            let column = weights.iter().enumerate().map(|(key, w)| w * self.v.at(batch, shared, key)[e]);
-            y.push(rounding(self.weights)(column.sum()));
-        }
+        self.mix(at, &weights, y);
         match keep {
             Some(Stage::Raw) => kept.extend(raw),
             Some(Stage::Capped) => kept.extend(capped),
@@ -169,6 +180,27 @@ impl Sdpa<'_> {
             Some(Stage::Weights) => kept.extend(weights),
             None => {}
         }
+    }
+
+    /// The values of a query's batch and head, weighted.
+    fn mix(&self, [batch, head, _]: [usize; 3], weights: &[f64], y: &mut Vec<f64>) {
+        let shared = self.shared(head);
+        for e in 0..self.v.shape[3] {
+            let column = weights.iter().enumerate().map(|(key, w)| w * self.v.at(batch, shared, key)[e]);
+            y.push(rounding(self.weights)(column.sum()));
+        }
+    }
+
+    /// The result for weights that are given, `[batch, heads, queries, keys]`.
+    pub(crate) fn weighted(&self, weights: &[f64]) -> Vec<f64> {
+        let [batches, heads, queries, _] = self.q.shape;
+        let n_keys = self.k.shape[2];
+        let mut y = Vec::new();
+        for row in 0..batches * heads * queries {
+            let at = [row / (heads * queries), row / queries % heads, row % queries];
+            self.mix(at, &weights[row * n_keys..(row + 1) * n_keys], &mut y);
+        }
+        y
     }
 
     fn capped(&self, raw: &[f64]) -> Vec<f64> {
@@ -179,7 +211,7 @@ impl Sdpa<'_> {
 }
 
 /// Softmax rounded at every step; zeros when there is nothing to choose from. `sink` takes part in the sum.
-fn softmax(scores: &[f64], dtype: DType, sink: Option<f64>) -> Vec<f64> {
+pub(crate) fn softmax(scores: &[f64], dtype: DType, sink: Option<f64>) -> Vec<f64> {
     let round = rounding(dtype);
     let scores: Vec<f64> = scores.iter().map(|s| round(*s)).collect();
     let max = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
