@@ -7,7 +7,7 @@ mod common;
 use common::make::{bytes, float, int, ints, model, node, open, value};
 use onnx_protobuf::{AttributeProto, NodeProto};
 use partita_ir::{DType, Tensor, interp};
-use partita_onnx::{Options, load_bytes};
+use partita_onnx::{ExportOptions, Options, load_bytes, save};
 
 fn run(
     version: i64,
@@ -89,6 +89,18 @@ fn masks_had_the_type_of_the_data() {
     for (version, dtype) in [(7, DType::F32), (10, DType::Bool), (13, DType::Bool)] {
         let y = run(version, vec![node("Dropout", &["x"], &["y", "mask"], vec![])], &x, &["y", "mask"]);
         assert_eq!((y[1].dtype(), y[1].to_f64s()), (dtype, vec![1.0, 1.0]), "opset {version}");
+    }
+}
+
+/// What only old opsets can say is not written in a newer one.
+#[test]
+fn old_forms_are_not_written() {
+    for (version, code) in [(7, Some("U008")), (10, None)] {
+        let nodes = vec![node("Dropout", &["x"], &["y", "mask"], vec![])];
+        let proto = model(version, nodes, vec![value("x", &[2])], vec![open("y"), open("mask")], vec![]);
+        let imported = load_bytes("m", bytes(&proto), None, &Options::default()).unwrap();
+        let written = save(&imported.graph, &ExportOptions::default());
+        assert_eq!(written.err().map(|d| d[0].code), code, "opset {version}");
     }
 }
 
