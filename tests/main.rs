@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests")]
 
 mod cli;
+mod control;
 mod determinism;
 mod differential;
 mod faults;
