@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::pipeline::{Part, Setting, optimize, plan_part};
+use partita_codegen::cut::why_on_host;
 use partita_codegen::weights::{StoredBytes, StoredWeight, WEIGHT_ALIGN};
 use partita_codegen::{Assembly, Stage, cut, reference};
 use partita_ir::op::SIZES;
@@ -179,7 +180,8 @@ impl Linker<'_> {
         let inputs = node.inputs.iter().map(operand).collect();
         let outputs = node.outputs.iter().map(|v| slots.fill(*v)).collect();
         let (name, kernel) = (format!("{} ({})", node.name, node.op.name), Some(kernel));
-        Ok(Item { name, plan: NO_VALUE, kernel, inputs, outputs, bodies, binds: self.binds(graph, id) })
+        let why = why_on_host(graph, id).unwrap_or_default().to_owned();
+        Ok(Item { name, plan: NO_VALUE, kernel, inputs, outputs, bodies, binds: self.binds(graph, id), why })
     }
 
     /// Sizes that a node's results tell.

@@ -207,6 +207,11 @@ pub static TESTS: &[Test] = &[
         },
     },
     Test { name: "lossless", doc: "(x, t): t holds every value of x's type", holds: lossless },
+    Test {
+        name: "kernel_type",
+        doc: "an element type that kernels compute with: neither text nor a small one",
+        holds: |_, a| matches!(a.first(), Some(Val::Attr(Attr::DType(t))) if t.is_computable()),
+    },
 ];
 
 /// Every function.

@@ -11,10 +11,10 @@ pub(super) fn inspect(args: &InspectArgs, io: &mut Io) -> Result<()> {
     let plan = read(&args.plan)?;
     let text = match args.format {
         InspectFormat::Text => {
-            let listing = partita_plan::text::to_text(&plan);
+            let listing: String = plan.parts().iter().map(partita_plan::text::to_text).collect();
             format!("{}\n{}\n{listing}", summary::plan(&plan), summary::placements(&plan))
         }
-        InspectFormat::Dot => dot::render(&stages::plan(&plan)),
+        InspectFormat::Dot => plan.parts().iter().map(|p| dot::render(&stages::plan(p))).collect(),
         InspectFormat::Json => format!("{}\n", json::plan(&plan)),
     };
     io.write(&text)

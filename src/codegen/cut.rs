@@ -5,7 +5,7 @@
 //! in the earliest stage its operands allow, so a static model is one stage.
 
 use partita_ir::op::SIZES;
-use partita_ir::{Graph, NodeId, Source, ValueId};
+use partita_ir::{DType, Form, Graph, NodeId, Source, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A part of a graph.
@@ -17,11 +17,28 @@ pub enum Stage {
     Host(NodeId),
 }
 
+/// Why the host evaluates the node; `None` when it can be planned.
+pub fn why_on_host(graph: &Graph, id: NodeId) -> Option<&'static str> {
+    let node = graph.node(id);
+    let types = || node.inputs.iter().flatten().chain(&node.outputs).map(|v| graph.ty(*v));
+    if node.attrs.graphs().next().is_some() {
+        Some("it runs bodies")
+    } else if types().any(|t| t.dtype == DType::Str && t.is_tensor()) {
+        Some("it works on text")
+    } else if types().any(|t| matches!(t.form, Form::Unranked | Form::Any)) {
+        Some("the number of dimensions of a value is only known when it runs")
+    } else if node.op.data.is_some() || types().any(|t| !t.is_static()) {
+        Some("it works on values that are no tensors")
+    } else if defines_size(graph, id) {
+        Some("the size of its result depends on data")
+    } else {
+        None
+    }
+}
+
 /// Whether the host evaluates the node.
 pub fn on_host(graph: &Graph, id: NodeId) -> bool {
-    let node = graph.node(id);
-    let values = node.inputs.iter().flatten().chain(&node.outputs);
-    node.op.data.is_some() || values.into_iter().any(|v| !graph.ty(*v).is_static()) || defines_size(graph, id)
+    why_on_host(graph, id).is_some()
 }
 
 /// Whether a result has a size that only the node's run tells.

@@ -3,8 +3,8 @@
 use crate::dtypes::{code_of, dtype_of};
 use crate::tensors::{Store, full};
 use crate::typing::{inner_type, to_type_proto};
-use onnx_protobuf::AttributeProto;
 use onnx_protobuf::attribute_proto::AttributeType;
+use onnx_protobuf::{AttributeProto, GraphProto, NodeProto};
 use partita_ir::op::AttrKind;
 use partita_ir::{Attr, Diag};
 
@@ -26,7 +26,17 @@ pub(crate) fn onnx_name(ours: &str) -> &str {
     RENAMED.iter().find(|(_, o)| *o == ours).map_or(ours, |(onnx, _)| onnx)
 }
 
-/// The value an attribute states.
+/// The subgraphs among a node's attributes, with the names of these.
+pub(crate) fn graphs(node: &NodeProto) -> impl Iterator<Item = (&str, &GraphProto)> {
+    node.attribute.iter().filter(|a| is_graph(a)).filter_map(|a| Some((a.name.as_str(), a.g.as_ref()?)))
+}
+
+/// Whether an attribute is a subgraph.
+pub(crate) fn is_graph(proto: &AttributeProto) -> bool {
+    proto.type_.value() == AttributeType::GRAPH as i32
+}
+
+/// The value an attribute states, which is no subgraph.
 ///
 /// # Errors
 /// `I019` when it states none or broken text, `U003` for kinds that are not supported.
@@ -106,6 +116,16 @@ fn kind_of(attr: &Attr) -> &'static str {
         Attr::Tensor(_) => "a tensor",
         Attr::Graph(_) => "a graph",
         Attr::Type(_) => "a type",
+    }
+}
+
+/// An attribute that is a body.
+pub(crate) fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto {
+        name: onnx_name(name).to_owned(),
+        g: Some(graph).into(),
+        type_: AttributeType::GRAPH.into(),
+        ..Default::default()
     }
 }
 

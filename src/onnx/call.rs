@@ -4,6 +4,7 @@
 use crate::attrs::{convert, onnx_name, our_name};
 use partita_ir::{Attr, Attrs, Builder, Diag, OpRef, Registry, Tensor, Type, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// An operator application in ONNX's terms, with resolved operands.
 #[derive(Clone, Debug, Default)]
@@ -49,11 +50,18 @@ impl Call {
     }
 }
 
+/// Operators by their names in ONNX.
+pub(crate) type Rows = Rc<BTreeMap<(&'static str, &'static str), OpRef>>;
+
 /// The graph under construction, and the operators it may use.
 pub(crate) struct Emit {
     pub(crate) builder: Builder,
     registry: Registry,
-    by_onnx_name: BTreeMap<(&'static str, &'static str), OpRef>,
+    by_onnx_name: Rows,
+    /// What the names of values and nodes start with: empty in the model's own graph, different in every body.
+    lead: String,
+    /// Leads given to bodies; no other name starts with one.
+    leads: BTreeSet<String>,
     /// Names of values, made or reserved.
     taken: BTreeSet<String>,
     node_names: BTreeSet<String>,
@@ -66,10 +74,84 @@ impl Emit {
         Self {
             builder: Builder::new(name),
             registry,
-            by_onnx_name: names.collect(),
+            by_onnx_name: Rc::new(names.collect()),
+            lead: String::new(),
+            leads: BTreeSet::new(),
             taken: reserved,
             node_names: BTreeSet::new(),
         }
+    }
+
+    /// An empty graph for a body, in which all names start with `lead`.
+    pub(crate) fn body(&self, name: &str, lead: &str) -> Self {
+        Self {
+            builder: Builder::new(name),
+            registry: self.registry,
+            by_onnx_name: Rc::clone(&self.by_onnx_name),
+            lead: lead.to_owned(),
+            leads: BTreeSet::new(),
+            taken: BTreeSet::new(),
+            node_names: BTreeSet::new(),
+        }
+    }
+
+    /// These names are not invented for other values.
+    pub(crate) fn reserve<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        self.taken.extend(names.map(str::to_owned));
+    }
+
+    /// The name of a graph output under the current lead; outputs have names of their own.
+    pub(crate) fn output_name(&self, name: &str) -> String {
+        self.scoped(name)
+    }
+
+    /// Makes names start with `lead` and returns what they started with before.
+    pub(crate) fn set_lead(&mut self, lead: String) -> String {
+        std::mem::replace(&mut self.lead, lead)
+    }
+
+    /// A lead for the names of a body, which no other name starts with.
+    pub(crate) fn new_lead(&mut self, wish: &str) -> String {
+        let mut lead = self.scoped(wish);
+        loop {
+            let full = format!("{lead}/");
+            let next = self.taken.range(full.clone()..).next();
+            if !next.is_some_and(|n| n.starts_with(&full)) && self.leads.insert(full.clone()) {
+                return full;
+            }
+            lead.push('_');
+        }
+    }
+
+    /// The name under the current lead.
+    fn scoped(&self, name: &str) -> String {
+        if name.starts_with(&self.lead) { name.to_owned() } else { format!("{}{name}", self.lead) }
+    }
+
+    /// Whether the name belongs to a body.
+    fn is_inside(&self, name: &str) -> bool {
+        let slashes = name.match_indices('/').map(|(at, _)| at + 1).filter(|at| *at > self.lead.len());
+        !self.leads.is_empty() && slashes.into_iter().any(|at| self.leads.contains(&name[..at]))
+    }
+
+    /// The name of a value that is called `name` in the file.
+    pub(crate) fn named(&mut self, name: &str) -> String {
+        if self.lead.is_empty() { name.to_owned() } else { self.fresh(name) }
+    }
+
+    fn unique(&mut self, wish: &str) -> String {
+        let mut wish = wish.to_owned();
+        while self.is_inside(&wish) {
+            wish.insert(self.lead.len(), '_');
+        }
+        let mut name = wish.clone();
+        let mut n = 1;
+        while name.is_empty() || self.taken.contains(&name) {
+            n += 1;
+            name = format!("{wish}_{n}");
+        }
+        self.taken.insert(name.clone());
+        name
     }
 
     /// The row of an operator.
@@ -89,7 +171,8 @@ impl Emit {
 
     /// A value name nobody else has.
     pub(crate) fn fresh(&mut self, wish: &str) -> String {
-        unique(wish, &mut self.taken)
+        let wish = self.scoped(wish);
+        self.unique(&wish)
     }
 
     /// Adds a constant under an invented name.
@@ -104,6 +187,10 @@ impl Emit {
     /// See `call`.
     pub(crate) fn step(&mut self, mut call: Call, op_type: &str) -> Result<ValueId, Diag> {
         let name = self.fresh(&format!("{}_{}", call.name, op_type.to_lowercase()));
+        if !self.lead.is_empty() {
+            // It is taken again, as it stands, when the node is added.
+            self.taken.remove(&name);
+        }
         op_type.clone_into(&mut call.op_type);
         call.domain.clear();
         call.name.clone_from(&name);
@@ -154,10 +241,14 @@ impl Emit {
                 return Err(Diag::new("U011", text).hint("leave the optional ones out"));
             }
         }
-        for (n, output) in outputs.iter_mut().enumerate().filter(|(_, o)| o.is_empty()) {
-            *output = unique(&format!("{}_unused{n}", call.name), &mut self.taken);
+        for (n, output) in outputs.iter_mut().enumerate() {
+            *output = if output.is_empty() {
+                self.fresh(&format!("{}_unused{n}", call.name))
+            } else {
+                self.named(output)
+            };
         }
-        let name = unique(&call.name, &mut self.node_names);
+        let name = unique(&self.scoped(&call.name), &mut self.node_names);
         self.builder.node(&name, op, attrs, &inputs, &outputs)
     }
 

@@ -7,6 +7,7 @@ mod fused;
 mod norm;
 mod plain;
 mod quantized;
+mod streams;
 
 use crate::adapt::NEWEST_OPSET;
 use crate::call::{Call, Emit};
@@ -24,10 +25,12 @@ const RULES: &[(&str, Rule)] = &[
     ("BiasAdd", plain::bias_add),
     ("BiasGelu", plain::bias_gelu),
     ("BiasSplitGelu", plain::bias_split_gelu),
+    ("BranchwiseRMSNorm", streams::branchwise_rms_norm),
     ("ConvTransposeWithDynamicPads", fused::conv_transpose),
     ("DequantizeLinear", plain::dequantize_linear),
     ("DynamicQuantizeMatMul", quantized::dynamic_quantize_matmul),
     ("EmbedLayerNormalization", norm::embed),
+    ("EngramGate", streams::engram_gate),
     ("ExpandDims", plain::expand_dims),
     ("FastGelu", plain::fast_gelu),
     ("FusedConv", fused::conv),
@@ -35,10 +38,14 @@ const RULES: &[(&str, Rule)] = &[
     ("FusedMatMul", fused::matmul),
     ("FusedMatMulActivation", fused::matmul_activation),
     ("GatedAdd", plain::gated_add),
+    ("GatedRMSNorm", streams::gated_rms_norm),
     ("GatherND", plain::gather_nd),
     ("Gelu", plain::gelu),
     ("GridSample", plain::grid_sample),
     ("GroupNorm", norm::group),
+    ("HyperConnectionPostMix", streams::post_mix),
+    ("HyperConnectionPreMix", streams::pre_mix),
+    ("LinearAttentionGate", streams::linear_attention_gate),
     ("MatMulInteger16", plain::matmul_integer_16),
     ("MatMulIntegerToFloat", quantized::matmul_integer_to_float),
     ("NhwcMaxPool", plain::nhwc_max_pool),

@@ -1,10 +1,13 @@
 //! Functions of a model, expanded where they are called, without recursion and within limits: forty functions
 //! that each call the next one twice are a small file and a trillion nodes.
 
+use crate::attrs::graphs;
+use crate::free::{defined, n_nodes_of};
 use crate::import::standard;
 use crate::limits::{Limits, MAX_CALL_DEPTH};
-use onnx_protobuf::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
+use onnx_protobuf::{AttributeProto, FunctionProto, GraphProto, Message, ModelProto, NodeProto};
 use partita_ir::Diag;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -13,96 +16,164 @@ pub(crate) type Opsets = Rc<BTreeMap<String, i64>>;
 
 /// A node after expansion, with the opsets it was written for.
 #[derive(Clone, Debug)]
-pub(crate) struct Flat {
-    pub(crate) node: NodeProto,
+pub(crate) struct Flat<'g> {
+    pub(crate) node: Cow<'g, NodeProto>,
     pub(crate) opsets: Opsets,
 }
 
 type Key<'a> = (&'a str, &'a str, &'a str);
 
-struct Pending {
-    flat: Flat,
+struct Pending<'g> {
+    flat: Flat<'g>,
     /// How many calls it is inside.
     depth: usize,
 }
 
-struct Inliner<'a> {
-    functions: BTreeMap<Key<'a>, (&'a FunctionProto, Opsets)>,
+/// A function with the opsets it was written for.
+struct Function<'m> {
+    proto: &'m FunctionProto,
+    opsets: Opsets,
+    /// Nodes, those of subgraphs included.
+    n_nodes: usize,
+    n_bytes: u64,
+}
+
+/// The functions of a model, and what expanding them and importing bodies may still cost.
+pub(crate) struct Inliner<'m> {
+    functions: BTreeMap<Key<'m>, Rc<Function<'m>>>,
     /// Lead of names inside calls; no name of the model starts with it.
     lead: String,
     n_calls: usize,
+    pub(crate) cost: Cost,
 }
 
-/// `nodes`, those of `graph`, with every call of a model's function expanded.
-///
-/// # Errors
-/// `I007` too many nodes, `I024` calls nested too deeply (or without end), `I025` a call that does not fit its
-/// function, `I012` a function without opsets.
-pub(crate) fn inline(
-    model: &ModelProto,
-    graph: &GraphProto,
-    nodes: Vec<NodeProto>,
-    opsets: &Opsets,
-    limits: &Limits,
-) -> Result<Vec<Flat>, Vec<Diag>> {
-    let whole = |node| Flat { node, opsets: opsets.clone() };
-    if model.functions.is_empty() {
-        return Ok(nodes.into_iter().map(whole).collect());
+/// Work that is left: nodes and bytes of structure that are looked at again and again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    limits: (usize, u64),
+    nodes: usize,
+    bytes: u64,
+}
+
+impl Cost {
+    fn new(limits: &Limits) -> Self {
+        let (nodes, bytes) = (limits.nodes, limits.structure_bytes as u64);
+        Self { limits: (nodes, bytes), nodes, bytes }
     }
-    let mut inliner = Inliner { functions: functions(model, opsets)?, lead: lead(graph, &nodes), n_calls: 0 };
-    let mut todo: Vec<Pending> =
-        nodes.into_iter().rev().map(|n| Pending { flat: whole(n), depth: 0 }).collect();
-    let mut out = Vec::new();
-    while let Some(next) = todo.pop() {
-        let key = key_of(&next.flat.node);
-        let Some((function, inner)) = inliner.functions.get(&key).cloned() else {
-            out.push(next.flat);
-            continue;
-        };
-        let here = |d: Diag| vec![d.at_node(format!("{} ({})", next.flat.node.name, next.flat.node.op_type))];
-        if next.depth >= MAX_CALL_DEPTH {
-            let text = format!("functions call functions more than {MAX_CALL_DEPTH} deep");
-            return Err(here(Diag::new("I024", text).hint("a function must not call itself")));
+
+    /// Takes this much.
+    ///
+    /// # Errors
+    /// `I007` when it is not left.
+    pub(crate) fn take(&mut self, nodes: usize, bytes: u64) -> Result<(), Diag> {
+        match (self.nodes.checked_sub(nodes), self.bytes.checked_sub(bytes)) {
+            (Some(nodes), Some(bytes)) => {
+                (self.nodes, self.bytes) = (nodes, bytes);
+                Ok(())
+            }
+            _ => {
+                let (nodes, bytes) = self.limits;
+                let text = format!(
+                    "the model has more than {nodes} nodes or {bytes} bytes once functions and bodies are expanded"
+                );
+                Err(Diag::new("I007", text).hint("raise the limit"))
+            }
         }
-        let body = inliner.expand(function, &next.flat.node).map_err(here)?;
-        if out.len() + todo.len() + body.len() > limits.nodes {
-            let text = format!("the model has more than {} nodes once functions are expanded", limits.nodes);
-            return Err(here(Diag::new("I007", text).hint("raise the limit")));
-        }
-        let depth = next.depth + 1;
-        todo.extend(
-            body.into_iter().rev().map(|node| Pending { flat: Flat { node, opsets: inner.clone() }, depth }),
-        );
     }
-    Ok(out)
+}
+
+impl<'m> Inliner<'m> {
+    /// The functions of a model whose graph is `graph`.
+    ///
+    /// # Errors
+    /// `I014` for functions that are defined twice.
+    pub(crate) fn new(
+        model: &'m ModelProto,
+        graph: &GraphProto,
+        opsets: &Opsets,
+        limits: &Limits,
+    ) -> Result<Self, Vec<Diag>> {
+        let functions = functions(model, opsets)?;
+        Ok(Self { functions, lead: lead(graph), n_calls: 0, cost: Cost::new(limits) })
+    }
+
+    /// The newest opset of each domain, functions included.
+    pub(crate) fn newest_opsets(&self, opsets: &Opsets) -> BTreeMap<String, i64> {
+        let mut newest = (**opsets).clone();
+        for (domain, version) in self.functions.values().flat_map(|f| f.opsets.iter()) {
+            let slot = newest.entry(domain.clone()).or_insert(*version);
+            *slot = (*slot).max(*version);
+        }
+        newest
+    }
+
+    /// `nodes` with every call of a model's function expanded; calls inside subgraphs stay for later.
+    ///
+    /// # Errors
+    /// `I007` too many nodes, `I024` calls nested too deeply (or without end), `I025` a call that does not fit its
+    /// function.
+    pub(crate) fn inline<'g>(
+        &mut self,
+        nodes: &'g [NodeProto],
+        opsets: &Opsets,
+    ) -> Result<Vec<Flat<'g>>, Vec<Diag>> {
+        let whole = |node| Flat { node: Cow::Borrowed(node), opsets: opsets.clone() };
+        let mut todo: Vec<Pending> =
+            nodes.iter().rev().map(|n| Pending { flat: whole(n), depth: 0 }).collect();
+        let mut out = Vec::with_capacity(nodes.len());
+        while let Some(next) = todo.pop() {
+            let Some(function) = self.functions.get(&key_of(&next.flat.node)).cloned() else {
+                out.push(next.flat);
+                continue;
+            };
+            let node = &next.flat.node;
+            let here = |d: Diag| vec![d.at_node(format!("{} ({})", node.name, node.op_type))];
+            if next.depth >= MAX_CALL_DEPTH {
+                let text = format!("functions call functions more than {MAX_CALL_DEPTH} deep");
+                return Err(here(Diag::new("I024", text).hint("a function must not call itself")));
+            }
+            let names = (node.name.len() * function.n_nodes) as u64;
+            self.cost.take(function.n_nodes, function.n_bytes.saturating_add(names)).map_err(here)?;
+            let body = self.expand(function.proto, node).map_err(here)?;
+            let depth = next.depth + 1;
+            let flat = |node| Flat { node: Cow::Owned(node), opsets: function.opsets.clone() };
+            todo.extend(body.into_iter().rev().map(|node| Pending { flat: flat(node), depth }));
+        }
+        Ok(out)
+    }
 }
 
 fn key_of(node: &NodeProto) -> Key<'_> {
     (standard(&node.domain), node.op_type.as_str(), node.overload.as_str())
 }
 
-fn functions<'a>(
-    model: &'a ModelProto,
+fn functions<'m>(
+    model: &'m ModelProto,
     opsets: &Opsets,
-) -> Result<BTreeMap<Key<'a>, (&'a FunctionProto, Opsets)>, Vec<Diag>> {
+) -> Result<BTreeMap<Key<'m>, Rc<Function<'m>>>, Vec<Diag>> {
     let mut out = BTreeMap::new();
-    for function in &model.functions {
-        let key = (standard(&function.domain), function.name.as_str(), function.overload.as_str());
+    for proto in &model.functions {
+        let key = (standard(&proto.domain), proto.name.as_str(), proto.overload.as_str());
         let mut own: BTreeMap<String, i64> = (**opsets).clone();
-        own.extend(function.opset_import.iter().map(|o| (standard(&o.domain).to_owned(), o.version)));
-        if out.insert(key, (function, Rc::new(own))).is_some() {
-            let text = format!("function {} is defined twice", function.name);
+        own.extend(proto.opset_import.iter().map(|o| (standard(&o.domain).to_owned(), o.version)));
+        let n_nodes = 1 + proto.node.iter().map(n_nodes_of).sum::<usize>();
+        let function = Function { proto, opsets: Rc::new(own), n_nodes, n_bytes: proto.compute_size() };
+        if out.insert(key, Rc::new(function)).is_some() {
+            let text = format!("function {} is defined twice", proto.name);
             return Err(vec![Diag::new("I014", text).hint("rename one of them")]);
         }
     }
     Ok(out)
 }
 
-/// A lead that no name of the graph starts with.
-fn lead(graph: &GraphProto, nodes: &[NodeProto]) -> String {
-    let made = nodes.iter().flat_map(|n| n.output.iter());
-    let given = graph.input.iter().map(|i| &i.name).chain(graph.initializer.iter().map(|t| &t.name));
-    let names: BTreeSet<&str> = made.chain(given).map(String::as_str).collect();
+/// A lead that no name of the graph, or of a graph inside it, starts with.
+fn lead(graph: &GraphProto) -> String {
+    let mut names = BTreeSet::new();
+    let mut todo = vec![graph];
+    while let Some(graph) = todo.pop() {
+        names.extend(defined(graph));
+        todo.extend(graph.node.iter().flat_map(|n| graphs(n).map(|(_, inner)| inner)));
+    }
     let mut lead = "call".to_owned();
     while names.range(lead.as_str()..).next().is_some_and(|n| n.starts_with(lead.as_str())) {
         lead.push('_');
@@ -181,25 +252,64 @@ fn bind(
     lead: &str,
     call: &NodeProto,
 ) -> NodeProto {
-    let rename = |name: &String| match names.get(name) {
-        Some(actual) => actual.clone(),
-        None if name.is_empty() => String::new(),
-        None => format!("{lead}/{name}"),
-    };
     let mut out = node.clone();
-    out.input = node.input.iter().map(rename).collect();
-    out.output = node.output.iter().map(rename).collect();
     let own = if node.name.is_empty() { &node.op_type } else { &node.name };
-    out.name = if call.name.is_empty() { format!("{lead}/{own}") } else { format!("{lead}_{own}") };
-    // A reference to an attribute nobody gives means: leave it at its default.
-    out.attribute = node.attribute.iter().filter_map(|a| resolve(a, attrs)).collect();
+    out.name = if call.name.is_empty() { format!("{lead}/{own}") } else { format!("{}_{own}", call.name) };
+    Binding { names, attrs, lead, own: Vec::new() }.node(&mut out);
     out
 }
 
-fn resolve(attr: &AttributeProto, attrs: &BTreeMap<&str, &AttributeProto>) -> Option<AttributeProto> {
-    if attr.ref_attr_name.is_empty() {
-        return Some(attr.clone());
+/// What names and attributes of a function's body stand for in one call.
+struct Binding<'a> {
+    names: &'a BTreeMap<String, String>,
+    attrs: &'a BTreeMap<&'a str, &'a AttributeProto>,
+    lead: &'a str,
+    /// Names that the subgraphs around define; they hide those of the function.
+    own: Vec<BTreeSet<String>>,
+}
+
+impl Binding<'_> {
+    fn name(&self, name: &mut String) {
+        let hidden = self.own.iter().any(|names| names.contains(name.as_str()));
+        match self.names.get(name.as_str()).filter(|_| !hidden) {
+            Some(actual) => name.clone_from(actual),
+            None if name.is_empty() => {}
+            None => *name = format!("{}/{name}", self.lead),
+        }
     }
-    let actual = *attrs.get(attr.ref_attr_name.as_str())?;
-    Some(AttributeProto { name: attr.name.clone(), ..actual.clone() })
+
+    fn node(&mut self, node: &mut NodeProto) {
+        node.input.iter_mut().chain(&mut node.output).for_each(|name| self.name(name));
+        // A reference to an attribute nobody gives means: leave it at its default.
+        let bound = std::mem::take(&mut node.attribute).into_iter().filter_map(|a| self.attribute(a));
+        node.attribute = bound.collect();
+    }
+
+    /// An attribute that is given is the caller's: nothing in it is the function's.
+    fn attribute(&mut self, mut attr: AttributeProto) -> Option<AttributeProto> {
+        if !attr.ref_attr_name.is_empty() {
+            let actual = *self.attrs.get(attr.ref_attr_name.as_str())?;
+            return Some(AttributeProto { name: attr.name, ..actual.clone() });
+        }
+        if let Some(graph) = attr.g.as_mut() {
+            self.graph(graph);
+        }
+        Some(attr)
+    }
+
+    /// Subgraphs nest no deeper than messages may.
+    fn graph(&mut self, graph: &mut GraphProto) {
+        self.own.push(defined(graph).into_iter().map(str::to_owned).collect());
+        for info in graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info) {
+            self.name(&mut info.name);
+        }
+        graph.initializer.iter_mut().for_each(|tensor| self.name(&mut tensor.name));
+        for sparse in &mut graph.sparse_initializer {
+            if let Some(values) = sparse.values.as_mut() {
+                self.name(&mut values.name);
+            }
+        }
+        graph.node.iter_mut().for_each(|node| self.node(node));
+        self.own.pop();
+    }
 }

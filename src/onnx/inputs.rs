@@ -19,13 +19,16 @@ pub(crate) struct Symbols {
 }
 
 impl Symbols {
-    /// Symbols of which `fixed` have values; names in `reserved` are not invented.
-    pub(crate) fn new(fixed: BTreeMap<String, i64>, inputs: &[&ValueInfoProto]) -> Self {
-        let mut taken = BTreeSet::new();
+    /// Symbols of which `fixed` have values.
+    pub(crate) fn new(fixed: BTreeMap<String, i64>) -> Self {
+        Self { fixed, ..Self::default() }
+    }
+
+    /// Names that `inputs` state are not invented for other sizes.
+    pub(crate) fn avoid(&mut self, inputs: &[ValueInfoProto]) {
         for input in inputs {
-            taken.extend(dims(input).unwrap_or(&[]).iter().map(|d| d.dim_param().to_owned()));
+            self.taken.extend(dims(input).unwrap_or(&[]).iter().map(|d| d.dim_param().to_owned()));
         }
-        Self { taken, fixed, ..Self::default() }
     }
 
     fn dim(&mut self, input: &str, axis: usize, dim: &Dimension) -> Result<Dim, Diag> {

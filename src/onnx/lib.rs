@@ -7,21 +7,28 @@
 //! are never copied on the way in. Nothing outside the model's folder is read. No recursion is as deep as
 //! the input. The same graph gives the same bytes.
 //!
-//! **Reading order.** In: `wire` (with `schema`, `limits`), `import`, `order`, `inputs`, `inline`, `call`,
-//! `adapt`, `tensors`, `external`. Out: `export`, `writer`, `sizes`, `lower`, `encode`.
+//! **Reading order.** In: `wire` (with `schema`, `limits`), `import`, `importer`, `order`, `inputs`, `inline`,
+//! `bodies` (with `free`, `carried`), `call`, `adapt`, `tensors` (with `packed`, `sparse`), `external`. Out:
+//! `export`, `writer`, `sizes`, `lower`, `kept`, `encode`. Values in files: `values`.
 
 mod adapt;
 mod attrs;
+mod batched;
+mod bodies;
 mod call;
+mod carried;
 mod contrib;
 mod dtypes;
 mod encode;
 mod export;
 mod external;
+mod free;
 mod history;
 mod import;
+mod importer;
 mod inline;
 mod inputs;
+mod kept;
 pub mod limits;
 mod lower;
 mod map;
@@ -31,6 +38,7 @@ mod schema;
 mod sizes;
 mod sparse;
 mod tensors;
+mod training;
 mod typing;
 mod values;
 mod wire;
@@ -39,6 +47,7 @@ mod writer;
 pub use encode::{MAX_MESSAGE_BYTES, MIN_EXTERNAL_BYTES};
 pub use export::{ExportOptions, save, save_file};
 pub use import::{Imported, input_names, load, load_bytes, port_kinds};
+pub use kept::Kept;
 pub use limits::{Limits, Options};
 pub use tensors::{tensor_from_pb, tensor_to_pb};
 pub use values::{PortKind, Ports, datum_from_pb, datum_to_pb};

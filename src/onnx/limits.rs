@@ -18,6 +18,10 @@ pub const MAX_NODES: usize = 1 << 20;
 pub const MAX_TENSORS: usize = 1 << 20;
 /// Longest name of a value, node, operator, domain or attribute, in bytes.
 pub const MAX_NAME_BYTES: usize = 1 << 12;
+/// Deepest nesting of bodies and inlined branches while a model is built; functions in bodies may call on.
+pub const MAX_NESTING: usize = 48;
+/// Rounds after which a type that a loop carries is taken to have no fixed shape.
+pub const MAX_ROUNDS: usize = 4;
 /// Deepest chain of functions calling functions.
 pub const MAX_CALL_DEPTH: usize = 64;
 /// Most bytes of the dense form of a sparse tensor.

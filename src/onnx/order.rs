@@ -15,11 +15,15 @@ pub(crate) fn label(node: &NodeProto, index: usize) -> String {
     if node.name.is_empty() { format!("#{index} ({op})") } else { format!("{} ({op})", node.name) }
 }
 
-/// Checks the nodes of a graph whose inputs and initializers are `given`.
+/// Checks the nodes of a graph whose inputs and initializers are `given`, and which may read the names `around` it.
 ///
 /// Findings: `I014` a value is written twice, `I015` it is read and never written, `I016` a cycle, `I017` it is
 /// read before it is written.
-pub(crate) fn check(nodes: &[&NodeProto], given: &BTreeSet<&str>) -> Vec<Diag> {
+pub(crate) fn check(
+    nodes: &[&NodeProto],
+    given: &BTreeSet<&str>,
+    around: &dyn Fn(&str) -> bool,
+) -> Vec<Diag> {
     let mut found = Vec::new();
     let mut producer: BTreeMap<&str, usize> = BTreeMap::new();
     for (at, node) in nodes.iter().enumerate() {
@@ -36,7 +40,7 @@ pub(crate) fn check(nodes: &[&NodeProto], given: &BTreeSet<&str>) -> Vec<Diag> {
     let looped = on_cycles(nodes, &producer);
     for (at, node) in nodes.iter().enumerate() {
         for name in node.input.iter().map(String::as_str).filter(|n| !n.is_empty()) {
-            if !given.contains(name) {
+            if !given.contains(name) && (producer.contains_key(name) || !around(name)) {
                 found.extend(
                     misplaced(producer.get(name).copied(), at, &looped)
                         .map(|d| d.at_node(label(node, at)).at_value(name)),
@@ -114,7 +118,7 @@ mod tests {
             })
             .collect();
         let refs: Vec<&NodeProto> = protos.iter().collect();
-        check(&refs, &BTreeSet::from(["x"])).into_iter().map(|d| d.code).collect()
+        check(&refs, &BTreeSet::from(["x"]), &|_| false).into_iter().map(|d| d.code).collect()
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use crate::common::{PLAIN, attr, between, data_dependent, from_i64s, input, onnx, tensor, type_error, work};
 use crate::eval::{optional, optional_type, same_dim};
+use crate::shapes::or_unknown;
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample};
 use partita_ir::types::Type;
 use partita_ir::work::WorkKind;
-use partita_ir::{DType, Tensor};
+use partita_ir::{DType, Dim, Tensor};
 
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&NON_MAX_SUPPRESSION];
@@ -61,6 +62,11 @@ fn check(ctx: &InferCtx) -> Result<(), Diag> {
 }
 
 fn infer_suppression(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact(ctx), || Some(vec![Type::new(DType::I64, [Dim::unknown(0, 0), 3.into()])]))
+}
+
+/// Inference by evaluation, where all operands are constants.
+fn exact(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     check(ctx)?;
     let mut tensors = Vec::with_capacity(ctx.inputs.len());
     for operand in ctx.inputs {

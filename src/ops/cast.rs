@@ -2,7 +2,7 @@
 
 use crate::common::{
     ELEMENTWISE, RESHAPES, attr, between, exactly, input, n_out, onnx, operand, required, same_as_first,
-    sample_of, sample_shape, tensor, type_error, unsupported, work, work_elementwise, work_free,
+    sample_of, sample_shape, tensor, type_error, work, work_elementwise, work_free,
 };
 use crate::content;
 use crate::convert::{Rounding, converted};
@@ -63,6 +63,8 @@ const ALL: &[DType] = &[
     DType::F8E5M2fnuz,
     DType::F8E8M0,
     DType::F4E2M1,
+    DType::F6E2M3,
+    DType::F6E3M2,
     DType::I4,
     DType::U4,
     DType::I2,
@@ -207,6 +209,7 @@ fn narrow_code(to: DType, byte: u8) -> u8 {
         DType::Bool => u8::from(byte != 0),
         DType::U4 | DType::F4E2M1 => byte & 15,
         DType::I4 => sign_extended(4),
+        DType::F6E2M3 | DType::F6E3M2 => byte & 63,
         DType::U2 => byte & 3,
         DType::I2 => sign_extended(6),
         _ => byte,

@@ -2,8 +2,7 @@
 //! next call.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, onnx, tensor, type_error, unsupported,
-    work,
+    PLAIN, attr, attr_error, between, from_f64s, input, onnx, tensor, type_error, unsupported, work,
 };
 use crate::contrib_common::ms;
 

@@ -5,10 +5,10 @@
 //! their products are f32, and halves go to the even neighbour.
 
 use crate::common::{input, tensor, type_error};
-use crate::eval::{int_range, may_equal, optional, optional_type};
+use crate::eval::{int_range, optional, optional_type};
 use partita_ir::diag::Diag;
 use partita_ir::op::{EvalCtx, InferCtx, OnnxName, Rng};
-use partita_ir::{DType, Dim, Tensor};
+use partita_ir::{DType, Tensor};
 
 /// A name in the domain.
 pub(crate) const fn ms(op_type: &'static str) -> OnnxName {

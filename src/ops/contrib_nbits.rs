@@ -78,7 +78,7 @@ static GATHER_BLOCK_QUANTIZED: OpDef = OpDef {
 };
 
 /// Number `n` of a row of packed numbers, lowest bits first.
-fn unpacked(row: &[u8], n: usize, bits: usize) -> u8 {
+pub(crate) fn unpacked(row: &[u8], n: usize, bits: usize) -> u8 {
     let per_byte = 8 / bits;
     let byte = row.get(n / per_byte).copied().unwrap_or(0);
     let mask = u8::MAX >> (8 - bits);
@@ -365,7 +365,7 @@ impl Gathered {
 fn infer_gather(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let (data, indices, scales) = (input(ctx, 0)?, input(ctx, 1)?, input(ctx, 2)?);
     let g = Gathered::new(ctx.attrs, data.rank(), data.dtype)?;
-    if data.dtype.is_float() || data.dtype == DType::Bool {
+    if !matches!(data.dtype, DType::U8 | DType::U4 | DType::I4) {
         return Err(type_error(format!("quantized data cannot be {}", data.dtype.name())));
     }
     if !matches!(indices.dtype, DType::I32 | DType::I64) {

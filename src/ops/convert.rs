@@ -43,12 +43,18 @@ impl Rounding {
 /// `X021` for text that is no number.
 pub(crate) fn converted(x: &Tensor, to: DType, rounding: Rounding) -> Result<Tensor, Diag> {
     match (x.dtype().is_float(), to.is_float()) {
-        _ if x.dtype() == to => Ok(x.clone()),
+        // An infinite 8-bit float saturates even where its type stays.
+        _ if x.dtype() == to && !to.is_small_float() => Ok(x.clone()),
         _ if x.dtype() == DType::Str => from_text(x, to, rounding),
         _ if to == DType::Str => to_text(x),
         (_, true) if to.is_small_float() => small_floats(to, x.shape(), &x.to_f64s(), rounding),
         (true, true) => from_f64s(to, x.shape(), &x.to_f64s()),
-        (true, false) if matches!(to, DType::Bool | DType::U64) => from_f64s(to, x.shape(), &x.to_f64s()),
+        (true, false) if to == DType::Bool => from_f64s(to, x.shape(), &x.to_f64s()),
+        (true, false) if to == DType::U64 => {
+            let wide = |v: f64| if v < 0.0 { i128::from(v as i64) } else { i128::from(v as u64) };
+            let values: Vec<i128> = x.to_f64s().into_iter().map(wide).collect();
+            from_ints(to, x.shape(), &values)
+        }
         // Through i64, as tile programs do: saturating there, then wrapping.
         (true, false) => from_i64s(to, x.shape(), &x.to_i64s()),
         (false, true) => ints_to_floats(x, to),

@@ -4,12 +4,12 @@ use crate::common::{MOVES, attr, work_move};
 use crate::common::{attr_error, data_dependent, exactly, input, onnx, tensor, type_error};
 use crate::layout::{by_tables, empty};
 use crate::samples::{any, list, shape_of_rank, values};
-use crate::shapes::{normal_axes, result_shape};
+use crate::shapes::{normal_axes, or_unknown, result_shape};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample};
 use partita_ir::types::Type;
-use partita_ir::{DType, Tensor};
+use partita_ir::{DType, Dim, Tensor};
 
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&CENTER_CROP_PAD];
@@ -37,6 +37,17 @@ fn axes(attrs: &Attrs, rank: usize) -> Result<Vec<usize>, Diag> {
 }
 
 fn infer(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact(ctx), || {
+        let x = input(ctx, 0).ok()?;
+        let mut shape = x.shape.clone();
+        for axis in axes(ctx.attrs, x.rank()).ok()? {
+            shape[axis] = Dim::unknown(0, axis);
+        }
+        Some(vec![Type::new(x.dtype, shape)])
+    })
+}
+
+fn exact(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let (x, sizes) = (input(ctx, 0)?, input(ctx, 1)?);
     let axes = axes(ctx.attrs, x.rank())?;
     if !matches!(sizes.dtype, DType::I32 | DType::I64) || sizes.rank() != 1 {
@@ -70,7 +81,12 @@ fn eval(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     }
     let tables: Vec<Vec<Option<usize>>> =
         x.shape().iter().zip(&shape).map(|(&from, &to)| centred(from, to)).collect();
-    Ok(vec![by_tables(x, &tables, &vec![0; x.dtype().size_bytes()])?])
+    Ok(vec![by_tables(x, &tables, &zero_bytes(x.dtype()))?])
+}
+
+/// The bytes of a zero; for text, of an index beyond any table, which is the empty string.
+pub(crate) fn zero_bytes(dtype: DType) -> Vec<u8> {
+    vec![if dtype == DType::Str { 0xff } else { 0 }; dtype.size_bytes()]
 }
 
 fn sample(rng: &mut Rng) -> Sample {

@@ -112,9 +112,13 @@ static NON_ZERO: OpDef = OpDef {
 
 fn eval_non_zero(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let x = tensor(ctx, 0)?;
-    let values = x.to_f64s();
+    let is_set: Vec<bool> = if x.dtype() == DType::Str {
+        x.strings().into_iter().map(|s| !s.is_empty()).collect()
+    } else {
+        x.to_f64s().into_iter().map(|v| v != 0.0).collect()
+    };
     let found: Vec<Vec<usize>> =
-        crate::common::indices(x.shape()).zip(values).filter(|(_, v)| *v != 0.0).map(|(i, _)| i).collect();
+        crate::common::indices(x.shape()).zip(is_set).filter(|(_, set)| *set).map(|(i, _)| i).collect();
     let rows: Vec<i64> = (0..x.rank()).flat_map(|a| found.iter().map(move |i| i[a] as i64)).collect();
     Ok(vec![crate::common::from_i64s(DType::I64, &[x.rank(), found.len()], &rows)?])
 }
@@ -165,8 +169,11 @@ fn slices(x: &Tensor, axis: Option<usize>) -> Vec<Vec<f64>> {
     out
 }
 
+/// Zeros of both signs are equal, and so are all that are not numbers, which come last.
 fn compare(a: &[f64], b: &[f64]) -> Ordering {
-    a.iter().zip(b).map(|(x, y)| x.total_cmp(y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
+    let one =
+        |x: &f64, y: &f64| x.is_nan().cmp(&y.is_nan()).then(x.partial_cmp(y).unwrap_or(Ordering::Equal));
+    a.iter().zip(b).map(|(x, y)| one(x, y)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 fn eval_unique(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {

@@ -2,9 +2,7 @@
 //! operator of ONNX).
 
 use crate::attention::{check_heads, scaled, softmax_dtype};
-use crate::common::{
-    PLAIN, at_least, attr, exactly, from_f64s, input, no_tensors, tensor, type_error, work,
-};
+use crate::common::{PLAIN, at_least, attr, exactly, from_f64s, input, no_tensors, tensor, type_error, work};
 use crate::eval::{result, same_dim, same_dtypes, want_float};
 use crate::sdpa::{Heads, Sdpa, Stage};
 use partita_ir::attr::Attrs;
@@ -25,7 +23,7 @@ const N_OWN: usize = 3;
 static FLEX_ATTENTION: OpDef = OpDef {
     name: "flex_attention",
     doc: "softmax(q * k' * scale) * v for q [B, H, M, D], k [B, G, N, D], v [B, G, N, E], softmax and the last \
-          product in `softmax_precision`; `score_mod` changes the scores, `prob_mod` what softmax makes of them",
+          product in `softmax_precision`; `score_mod` and `prob_mod` change what goes in and out of it",
     onnx: &[OnnxName { domain: "ai.onnx.preview", op_type: "FlexAttention", since: 1 }],
     inputs: at_least(3),
     outputs: exactly(1),

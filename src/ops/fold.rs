@@ -6,6 +6,7 @@ use crate::common::{
 };
 use crate::eval::{MAX_EVAL_ELEMENTS, optional_type, result, same_dim};
 use crate::samples::{float, list, number, values};
+use crate::shapes::{list_len, or_unknown, unknown_type};
 use crate::window::Geometry;
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
@@ -85,7 +86,18 @@ fn blocks(ctx: &InferCtx) -> Result<Blocks, Diag> {
 }
 
 fn infer_col2im(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_col2im(ctx), || {
+        let mut types = unknown_type(ctx, list_len(ctx, 1)? + 2)?;
+        types[0].shape[0] = input(ctx, 0).ok()?.shape.first()?.clone();
+        Some(types)
+    })
+}
+
+fn exact_col2im(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
+    if x.dtype == DType::Str {
+        return Err(type_error("text cannot be added up"));
+    }
     let Blocks { geometry, image, volume } = blocks(ctx)?;
     if x.rank() != 3 {
         return Err(
@@ -188,6 +200,10 @@ fn unpooled(ctx: &InferCtx) -> Result<Vec<Dim>, Diag> {
 }
 
 fn infer_unpool(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_unpool(ctx), || unknown_type(ctx, input(ctx, 0).ok()?.rank()))
+}
+
+fn exact_unpool(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let (x, index) = (input(ctx, 0)?, input(ctx, 1)?);
     if index.dtype != DType::I64 || index.rank() != x.rank() {
         return Err(type_error(format!("the data is {x}, the indices are {index}"))

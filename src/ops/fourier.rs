@@ -9,6 +9,7 @@ use crate::content;
 use crate::eval::{Lines, optional, optional_type, result, same_dim, want_float};
 use crate::fft::{Complex, Fourier};
 use crate::samples::float;
+use crate::shapes::or_unknown;
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, WorkCtx};
@@ -90,6 +91,24 @@ fn dft_axis(axis: i64, rank: usize) -> Result<usize, Diag> {
 }
 
 fn infer_dft(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_dft(ctx), || {
+        let x = input(ctx, 0).ok()?;
+        let last = x.rank().checked_sub(1)?;
+        let axis = content::dim(ctx, 2).as_ref().and_then(Dim::as_known);
+        let axis = axis.or((optional_type(ctx, 2).is_none()).then_some(-2));
+        let is_real = ctx.attrs.flag("inverse") && ctx.attrs.flag("onesided");
+        let mut shape = x.shape.clone();
+        shape[last] = if is_real { 1.into() } else { 2.into() };
+        let changed = match axis {
+            Some(axis) => vec![dft_axis(axis, x.rank()).ok()?],
+            None => (0..last).collect(),
+        };
+        changed.into_iter().for_each(|a| shape[a] = Dim::unknown(0, a));
+        Some(vec![Type::new(x.dtype, shape)])
+    })
+}
+
+fn exact_dft(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     want_float(x.dtype)?;
     let (inverse, onesided) = (ctx.attrs.flag("inverse"), ctx.attrs.flag("onesided"));
@@ -186,15 +205,22 @@ fn frame_length(ctx: &InferCtx) -> Result<Dim, Diag> {
 }
 
 fn infer_stft(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_stft(ctx), || {
+        let signal = input(ctx, 0).ok()?;
+        let shape = [signal.shape.first()?.clone(), Dim::unknown(0, 1), Dim::unknown(0, 2), 2.into()];
+        Some(vec![Type::new(signal.dtype, shape)])
+    })
+}
+
+fn exact_stft(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let signal = input(ctx, 0)?;
     want_float(signal.dtype)?;
     if signal.rank() != 3 {
         return Err(type_error(format!("the signal is {signal}")).hint("[batch, length, 1 or 2] is wanted"));
     }
     let onesided = ctx.attrs.int_or("onesided", 1) != 0;
-    if is_complex(signal)? && onesided {
-        return Err(type_error("a complex signal has no one-sided transform").hint("set onesided to 0"));
-    }
+    // Of a complex signal, which has no symmetry, one-sided means just the first half of the frequencies.
+    is_complex(signal)?;
     let step = length(size(ctx, 1)?.ok_or_else(|| type_error("operand 1 is missing"))?)?;
     let n = frame_length(ctx)?;
     let room = signal.shape[1].clone() - n.clone();
@@ -256,8 +282,7 @@ fn sample_dft(rng: &mut Rng) -> Sample {
 }
 
 fn sample_stft(rng: &mut Rng) -> Sample {
-    let (onesided, n) = (rng.int(0, 1), 1 + rng.below(6));
-    let parts = if onesided == 1 { 1 } else { 1 + rng.below(2) };
+    let (onesided, n, parts) = (rng.int(0, 1), 1 + rng.below(6), 1 + rng.below(2));
     let dtype = float(rng);
     let shape = [1 + rng.below(2), n + rng.below(9), parts];
     let signal = rng.tensor(dtype, &shape, -3.0, 3.0);

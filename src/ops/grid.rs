@@ -4,10 +4,12 @@ use crate::common::{
     PLAIN, attr, attr_error, data_dependent, exactly, from_f64s, indices, input, onnx, strides, tensor,
     type_error, work,
 };
+use crate::crop::zero_bytes;
 use crate::elements::from_bytes;
 use crate::eval::{result, same_dim, want_float};
 use crate::resample::keys_cubic;
 use crate::samples::{any, float, list, values};
+use crate::shapes::{or_unknown, unknown_shape};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, WorkCtx};
@@ -194,7 +196,10 @@ fn reflect(x: f64, low: f64, high: f64) -> f64 {
 fn infer_grid_sample(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let (x, grid) = (input(ctx, 0)?, input(ctx, 1)?);
     want_float(grid.dtype)?;
-    Sampling::read(ctx.attrs, grid.dtype)?;
+    let sampling = Sampling::read(ctx.attrs, grid.dtype)?;
+    if x.dtype == DType::Str && sampling.mode != Mode::Nearest {
+        return Err(type_error("text cannot be interpolated").hint("set mode to nearest"));
+    }
     if x.rank() < 3 || grid.rank() != x.rank() {
         return Err(type_error(format!("the data is {x} and the grid {grid}"))
             .hint("data is [batch, channels, spatial...], a grid [batch, spatial..., axes]"));
@@ -247,11 +252,11 @@ fn eval_grid_sample(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
 
 /// The elements of `x` at `positions`, zero where there is none.
 fn pick(x: &Tensor, shape: &[usize], positions: impl Iterator<Item = Option<usize>>) -> Result<Tensor, Diag> {
-    let size = x.dtype().size_bytes();
+    let (size, zero) = (x.dtype().size_bytes(), zero_bytes(x.dtype()));
     let mut bytes = Vec::new();
     for position in positions {
         match position {
-            None => bytes.resize(bytes.len() + size, 0),
+            None => bytes.extend_from_slice(&zero),
             Some(p) => bytes.extend(
                 x.bytes().get(p * size..(p + 1) * size).ok_or_else(|| type_error("an element is missing"))?,
             ),
@@ -294,6 +299,17 @@ fn sample_grid_sample(rng: &mut Rng) -> Sample {
 }
 
 fn infer_affine_grid(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_affine_grid(ctx), || {
+        let theta = input(ctx, 0).ok()?;
+        let axes = theta.shape.get(1)?.as_known().filter(|a| (2..=3).contains(a))? as usize;
+        let mut shape = unknown_shape(0, axes + 2);
+        shape[0] = theta.shape[0].clone();
+        shape[axes + 1] = axes.into();
+        Some(vec![Type::new(theta.dtype, shape)])
+    })
+}
+
+fn exact_affine_grid(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let theta = input(ctx, 0)?;
     want_float(theta.dtype)?;
     let size = crate::content::dims(ctx, 1).ok_or_else(data_dependent)?;

@@ -2,11 +2,11 @@
 
 use crate::attention::check_heads;
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, index_error, input, required,
-    tensor, type_error, unsupported, work,
+    PLAIN, attr, attr_error, between, from_f64s, index_error, input, required, tensor, type_error,
+    unsupported, work,
 };
-use crate::contrib_common::ms;
 use crate::content;
+use crate::contrib_common::ms;
 use crate::contrib_mask::{Bias, check_bias};
 use crate::eval::{optional, optional_type, results, same_dim, same_dtypes, want_float};
 use crate::multi_head_attention::{head_size, masked, n_heads, past_length};
@@ -195,7 +195,8 @@ struct Lengths {
 
 impl Lengths {
     fn new(ctx: &EvalCtx, batches: usize, queries: usize, cache: usize) -> Result<Self, Diag> {
-        let wrong = |text: String| Diag::new("X020", text).hint("check the lengths that are fed to the model");
+        let wrong =
+            |text: String| Diag::new("X020", text).hint("check the lengths that are fed to the model");
         let total = tensor(ctx, TOTAL)?.to_i64s().first().copied().unwrap_or(0);
         let total = usize::try_from(total).map_err(|_| wrong(format!("a total length of {total}")))?;
         let prompt = queries == total;

@@ -357,22 +357,26 @@ fn eval_trilu(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let k = crate::common::ints_of(ctx, "k", 1).and_then(|k| k.first().copied()).unwrap_or(0);
     let upper = ctx.attrs.int_or("upper", 1) != 0;
     let (rows, columns) = (shape[shape.len() - 2], shape[shape.len() - 1]);
-    let size = x.dtype().size_bytes();
+    let zero = element_bytes(x.dtype(), 0.0)?;
     let mut bytes = x.bytes().to_vec();
-    for (n, element) in bytes.chunks_exact_mut(size).enumerate() {
+    for (n, element) in bytes.chunks_exact_mut(zero.len()).enumerate() {
         let (row, column) = ((n / columns % rows) as i64, (n % columns) as i64);
         let diagonal = column - row;
         if if upper { diagonal < k } else { diagonal > k } {
-            element.fill(0);
+            element.copy_from_slice(&zero);
         }
     }
     Ok(vec![from_bytes(x.dtype(), &shape, bytes)?])
 }
 
-/// Bytes of one element of `dtype` with the value `v`.
+/// Bytes of one element of `dtype` with the value `v`; for text the empty string.
 ///
 /// # Errors
 /// None; the type says so because tensors are built with checks.
 pub(crate) fn element_bytes(dtype: DType, v: f64) -> Result<Vec<u8>, Diag> {
+    if dtype == DType::Str {
+        // An index outside of the tensor's table.
+        return Ok(u32::MAX.to_le_bytes().to_vec());
+    }
     Ok(crate::common::from_f64s(dtype, &[], &[v])?.bytes().to_vec())
 }

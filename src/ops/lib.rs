@@ -23,11 +23,16 @@ pub mod common;
 pub mod content;
 mod contrib_common;
 mod contrib_geometry;
+mod contrib_hash;
+mod contrib_layout;
 mod contrib_mask;
+mod contrib_moe;
 mod contrib_nbits;
 mod contrib_qlinear;
 mod contrib_qmatmul;
 mod contrib_qpool;
+mod contrib_tokens;
+mod contrib_words;
 mod control;
 mod conv;
 mod conv_transpose;
@@ -50,6 +55,8 @@ mod gather;
 mod global_pool;
 mod grid;
 mod group_query_attention;
+mod image_decoder;
+mod jpeg;
 mod layout;
 mod linear_attention;
 mod logic;
@@ -61,6 +68,7 @@ mod ml_encode;
 mod ml_features;
 mod ml_forest;
 mod ml_linear;
+mod ml_maps;
 mod ml_scale;
 mod ml_svm;
 mod ml_tree_lists;
@@ -69,6 +77,7 @@ mod ml_trees;
 mod multi_head_attention;
 mod norm;
 mod optimizer;
+mod optional;
 mod pool;
 mod projected_attention;
 mod qlinear_conv;
@@ -90,13 +99,17 @@ mod scales;
 mod scatter;
 mod sdpa;
 mod select;
+mod sequence;
 pub mod shapes;
 mod slice;
 mod softmax;
 mod spectrum;
 mod swiglu;
 mod tensor_scatter;
+mod text_basic;
 mod text_numbers;
+mod text_regex;
+mod text_tfidf;
 mod twister;
 mod unary;
 mod window;
@@ -114,10 +127,15 @@ const FAMILIES: &[&[&OpDef]] = &[
     causal_conv::ROWS,
     channel_norm::ROWS,
     contrib_geometry::ROWS,
+    contrib_hash::ROWS,
+    contrib_layout::ROWS,
+    contrib_moe::ROWS,
     contrib_nbits::ROWS,
     contrib_qlinear::ROWS,
     contrib_qmatmul::ROWS,
     contrib_qpool::ROWS,
+    contrib_tokens::ROWS,
+    contrib_words::ROWS,
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,
@@ -136,6 +154,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     global_pool::ROWS,
     grid::ROWS,
     group_query_attention::ROWS,
+    image_decoder::ROWS,
     layout::ROWS,
     linear_attention::ROWS,
     logic::ROWS,
@@ -145,12 +164,14 @@ const FAMILIES: &[&[&OpDef]] = &[
     ml_encode::ROWS,
     ml_features::ROWS,
     ml_linear::ROWS,
+    ml_maps::ROWS,
     ml_scale::ROWS,
     ml_svm::ROWS,
     ml_trees::ROWS,
     multi_head_attention::ROWS,
     norm::ROWS,
     optimizer::ROWS,
+    optional::ROWS,
     pool::ROWS,
     projected_attention::ROWS,
     qlinear_conv::ROWS,
@@ -166,9 +187,13 @@ const FAMILIES: &[&[&OpDef]] = &[
     rotary::ROWS,
     scatter::ROWS,
     select::ROWS,
+    sequence::ROWS,
     slice::ROWS,
     softmax::ROWS,
     spectrum::ROWS,
+    text_basic::ROWS,
+    text_regex::ROWS,
+    text_tfidf::ROWS,
     swiglu::ROWS,
     tensor_scatter::ROWS,
     unary::ROWS,

@@ -1,8 +1,7 @@
 //! ONNX Runtime's attention over keys and values with one head per query head.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, required, tensor, type_error, unsupported,
-    work,
+    PLAIN, attr, attr_error, between, from_f64s, input, required, tensor, type_error, unsupported, work,
 };
 use crate::contrib_common::ms;
 use crate::contrib_mask::{ContribMask, check_bias, check_padding};
@@ -152,11 +151,7 @@ fn infer_mha(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
 ///
 /// # Errors
 /// `V020` when past keys or values do not fit.
-pub(crate) fn past_length(
-    past: [Option<&Type>; 2],
-    lead: [&Dim; 2],
-    sizes: [&Dim; 2],
-) -> Result<Dim, Diag> {
+pub(crate) fn past_length(past: [Option<&Type>; 2], lead: [&Dim; 2], sizes: [&Dim; 2]) -> Result<Dim, Diag> {
     let (key, value) = match past.into() {
         (None, None) => return Ok(Dim::known(0)),
         (Some(key), Some(value)) => (key, value),
@@ -203,9 +198,8 @@ fn eval_mha(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let last = if query.rank() == 5 { 2 } else { 1 };
     let bias = optional(ctx, BIAS).map(Tensor::to_f64s);
     let size = if query.rank() == 5 { query.shape()[4] * heads } else { query.shape()[2] };
-    let part = |from: usize, to: Option<usize>| {
-        bias.as_ref().map(|b| to.map_or(&b[from..], |to| &b[from..to]))
-    };
+    let part =
+        |from: usize, to: Option<usize>| bias.as_ref().map(|b| to.map_or(&b[from..], |to| &b[from..to]));
     let q = heads_of(query, heads, 0, part(0, Some(size)))?;
     let k = heads_of(key, heads, last - 1, part(size, Some(2 * size)))?;
     let v = heads_of(value, heads, last, part(2 * size, None))?;
@@ -247,7 +241,9 @@ fn work_mha(ctx: &WorkCtx) -> Work {
     const FLOPS_PER_SCORE: f64 = 12.0;
     let heads = ctx.attrs.int_or("num_heads", 1).max(1) as f64;
     let shape = |n: usize| ctx.inputs.get(n).and_then(Option::as_ref).map(|(_, s)| s.as_slice());
-    let (Some(q), Some((_, y))) = (shape(0), ctx.outputs.first()) else { return work(ctx, 0.0, WorkKind::Dense) };
+    let (Some(q), Some((_, y))) = (shape(0), ctx.outputs.first()) else {
+        return work(ctx, 0.0, WorkKind::Dense);
+    };
     let length = |s: &[usize]| if s.len() == 4 { s[2] } else { s[1] };
     let n_keys = shape(1).map_or(q[1], length) + shape(PAST_KEY).map_or(0, length);
     let scores = (y[0] * y[1] * n_keys) as f64;

@@ -1,8 +1,7 @@
 //! ONNX Runtime's attention of a sequence to itself, with the projection to queries, keys and values.
 
 use crate::common::{
-    PLAIN, attr, attr_error, between, from_f64s, input, required, tensor, type_error, unsupported,
-    work,
+    PLAIN, attr, attr_error, between, from_f64s, input, required, tensor, type_error, unsupported, work,
 };
 use crate::contrib_common::ms;
 use crate::contrib_mask::{ContribMask, check_bias, check_padding};
@@ -87,7 +86,9 @@ fn infer_projected(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     want_float(dtype)?;
     let (x, w) = (input(ctx, 0)?, input(ctx, 1)?);
     let ([b, s, wide], [inner, all]) = (x.shape.as_slice(), w.shape.as_slice()) else {
-        return Err(type_error(format!("the data must have rank 3 and the weights rank 2, they are {x} and {w}")));
+        return Err(type_error(format!(
+            "the data must have rank 3 and the weights rank 2, they are {x} and {w}"
+        )));
     };
     same_dim(wide, inner, "columns of the data and rows of the weights")?;
     if let Some(bias) = optional_type(ctx, BIAS) {
@@ -177,7 +178,8 @@ fn work_projected(ctx: &WorkCtx) -> Work {
     let heads = ctx.attrs.int_or("num_heads", 1).max(1) as f64;
     let rows = (x[0] * x[1]) as f64;
     let scores = rows * (x[1] + shape(PAST).map_or(0, |s| s[3])) as f64;
-    let flops = 2.0 * rows * (w[0] * w[1]) as f64 + scores * (4.0 / 3.0 * w[1] as f64 + FLOPS_PER_SCORE * heads);
+    let flops =
+        2.0 * rows * (w[0] * w[1]) as f64 + scores * (4.0 / 3.0 * w[1] as f64 + FLOPS_PER_SCORE * heads);
     work(ctx, flops, WorkKind::Dense)
 }
 

@@ -31,6 +31,8 @@ const QUANTISED: &[DType] = &[
     DType::F8E5M2,
     DType::F8E5M2fnuz,
     DType::F4E2M1,
+    DType::F6E2M3,
+    DType::F6E3M2,
 ];
 
 const AXIS: AttrDef = attr("axis", AttrKind::Int);
@@ -168,7 +170,8 @@ fn eval_quantize(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
         let at = spread.at(i);
         // Halves depend on the precision of the quotient.
         let quotient = rounded(precision, rounded(precision, v) / scales[at]);
-        quantised(dtype, quotient, zeros.as_ref().map_or(0.0, |z| z[at]))
+        // Negative zero is the zero point that keeps the sign of a zero.
+        quantised(dtype, quotient, zeros.as_ref().map_or(-0.0, |z| z[at]))
     };
     let y: Vec<f64> = x.to_f64s().into_iter().enumerate().map(quantize).collect();
     let y = if dtype.is_float() {

@@ -1,12 +1,13 @@
 //! Resizing by interpolation, one axis after the other: `resize` and the older `upsample`.
 
 use crate::common::{
-    PLAIN, attr, attr_error, axis_of, between, dims_of, from_f64s, input, ints_of, onnx, operand, tensor,
-    unsupported, work,
+    PLAIN, attr, attr_error, axis_of, between, data_dependent, dims_of, from_f64s, input, ints_of, onnx,
+    operand, tensor, type_error, work,
 };
 use crate::eval::{Lines, optional, result};
 use crate::resample::{Interpolation, Span};
 use crate::samples::{number, values};
+use crate::shapes::{or_unknown, unknown_type};
 use partita_ir::attr::{Attr, Attrs};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, WorkCtx};
@@ -81,7 +82,7 @@ fn floats(attrs: &Attrs, name: &str) -> Option<Vec<f64>> {
 /// Floats of an attribute or of operand `at`; an empty tensor counts as omitted.
 ///
 /// # Errors
-/// `U001` when they are known at run time only.
+/// `U010` when they are known at run time only.
 fn floats_of(ctx: &InferCtx, name: &str, at: usize) -> Result<Option<Vec<f64>>, Diag> {
     if let Some(v) = floats(ctx.attrs, name) {
         return Ok(Some(v));
@@ -92,7 +93,7 @@ fn floats_of(ctx: &InferCtx, name: &str, at: usize) -> Result<Option<Vec<f64>>, 
     }
     match operand.content.and_then(|c| c.as_const()) {
         Some(t) => Ok(Some(t.to_f64s())),
-        None => Err(unsupported(format!("{name} that are only known at run time are not supported"))),
+        None => Err(data_dependent()),
     }
 }
 
@@ -104,8 +105,8 @@ fn axes(attrs: &Attrs, rank: usize) -> Result<Vec<usize>, Diag> {
     }
 }
 
-/// `floor(dim * scale)`; with a symbol only for scales that are fractions of a small power of two.
-fn scaled(dim: &Dim, scale: f64) -> Result<Dim, Diag> {
+/// `floor(dim * scale)`; with a symbol that is known only for scales that are fractions of a small power of two.
+fn scaled(dim: &Dim, scale: f64, axis: usize) -> Result<Dim, Diag> {
     const MAX_SHIFT: u32 = 16;
     if !(scale > 0.0 && scale < MAX_SCALE) {
         return Err(attr_error(format!("scale {scale} is out of range")));
@@ -121,8 +122,7 @@ fn scaled(dim: &Dim, scale: f64) -> Result<Dim, Diag> {
             return Ok((dim.clone() * Dim::known(numerator as i64)).floor_div(&Dim::known(denominator)));
         }
     }
-    Err(unsupported(format!("a symbolic size cannot be scaled by {scale}"))
-        .hint("give sizes, or fix the dimension"))
+    Ok(Dim::unknown(0, axis))
 }
 
 /// The resized shape.
@@ -140,7 +140,7 @@ fn resized(
     for (i, &axis) in axes.iter().enumerate() {
         shape[axis] = match (sizes, scales) {
             (Some(sizes), _) => sizes[i].clone(),
-            (None, Some(scales)) => scaled(&shape[axis], scales[i])?,
+            (None, Some(scales)) => scaled(&shape[axis], scales[i], axis)?,
             (None, None) => shape[axis].clone(),
         };
         if shape[axis].as_known().is_some_and(|d| d < 0) {
@@ -177,23 +177,42 @@ fn by_policy(attrs: &Attrs, x: &Type, axes: &[usize], sizes: Vec<Dim>) -> Result
     let from: Option<Vec<i64>> = axes.iter().map(|&a| x.shape[a].as_known()).collect();
     let to: Option<Vec<i64>> = sizes.iter().map(|d| d.as_known().filter(|d| *d >= 0)).collect();
     let (Some(from), Some(to)) = (from, to) else {
-        return Err(unsupported("resize that keeps the aspect ratio needs known sizes"));
+        return Ok(axes.iter().map(|&a| Dim::unknown(0, a)).collect());
     };
     let scale = common_scale(attrs, &from, &to)?.unwrap_or(1.0);
     Ok(from.iter().map(|&d| Dim::known((scale * d as f64 + 0.5).floor() as i64)).collect())
 }
 
 fn infer_resize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_resize(ctx), || {
+        let x = input(ctx, 0).ok()?;
+        let mut shape = x.shape.clone();
+        for axis in axes(ctx.attrs, x.rank()).ok()? {
+            shape[axis] = Dim::unknown(0, axis);
+        }
+        Some(vec![Type::new(x.dtype, shape)])
+    })
+}
+
+fn exact_resize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
+    if x.dtype == DType::Str && ctx.attrs.str("mode").unwrap_or("nearest") != "nearest" {
+        return Err(type_error("text cannot be interpolated").hint("set mode to nearest"));
+    }
     let axes = axes(ctx.attrs, x.rank())?;
-    let roi = floats_of(ctx, "roi", 1)?;
-    interpolation(ctx.attrs)?.check(roi.as_deref(), axes.len())?;
+    // A region that is known only at run time does not change the result's size.
+    match floats_of(ctx, "roi", 1) {
+        Ok(roi) => interpolation(ctx.attrs)?.check(roi.as_deref(), axes.len())?,
+        Err(_) => {
+            interpolation(ctx.attrs)?;
+        }
+    }
     common_scale(ctx.attrs, &[1], &[1])?;
     let scales = floats_of(ctx, "scales", 2)?;
     let sizes = dims_of(ctx, "sizes", 3).filter(|s| !s.is_empty());
     let has_operand = ctx.inputs.get(3).copied().flatten().is_some_and(|o| !o.ty.n_elements().is(0));
     if sizes.is_none() && has_operand {
-        return Err(unsupported("sizes that are only known at run time are not supported"));
+        return Err(data_dependent());
     }
     let sizes = match (&scales, sizes) {
         (None, Some(sizes)) => Some(by_policy(ctx.attrs, x, &axes, sizes)?),
@@ -203,6 +222,10 @@ fn infer_resize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
 }
 
 fn infer_upsample(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
+    or_unknown(exact_upsample(ctx), || unknown_type(ctx, input(ctx, 0).ok()?.rank()))
+}
+
+fn exact_upsample(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let x = input(ctx, 0)?;
     upsampling(ctx.attrs)?;
     let scales = floats_of(ctx, "scales", 1)?.ok_or_else(|| attr_error("scales are missing"))?;
@@ -272,8 +295,11 @@ fn interpolate(
         return Ok(empty);
     }
     if nearest {
-        let fill = from_f64s(x.dtype(), &[1], &[how.extrapolation()])?;
-        return crate::layout::by_tables(x, &tables, fill.bytes());
+        let fill = match x.dtype() {
+            DType::Str => crate::crop::zero_bytes(DType::Str),
+            dtype => from_f64s(dtype, &[1], &[how.extrapolation()])?.bytes().to_vec(),
+        };
+        return crate::layout::by_tables(x, &tables, &fill);
     }
     let mut y = along_axes(x, shape, how, spans);
     if !x.dtype().is_float() {

@@ -182,7 +182,8 @@ fn indexed_sizes(ctx: &InferCtx) -> Result<(Dim, Dim), Diag> {
         }
         [_, _, hidden] => {
             let head = half.clone() * two.clone();
-            let fits = hidden.as_known().zip(head.as_known()).is_none_or(|(all, head)| head > 0 && all % head == 0);
+            let fits =
+                hidden.as_known().zip(head.as_known()).is_none_or(|(all, head)| head > 0 && all % head == 0);
             if !fits {
                 return Err(type_error(format!("{hidden} elements do not split into heads of {head}")));
             }
@@ -239,8 +240,11 @@ fn eval_indexed(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     for (at, vector) in y.chunks_mut(head.max(1)).enumerate() {
         let batch = at / (heads * length);
         let place = if shape.len() == 4 { at % length } else { at / heads % length };
-        let position =
-            if ids.rank() == 1 { positions[0].saturating_add(place as i64) } else { positions[batch * length + place] };
+        let position = if ids.rank() == 1 {
+            positions[0].saturating_add(place as i64)
+        } else {
+            positions[batch * length + place]
+        };
         let row = usize::try_from(position).ok().filter(|row| *row < rows);
         let row = row.ok_or_else(|| index_error(position, rows))? * half;
         let (cos, sin) = (&cos[row..row + half], &sin[row..row + half]);

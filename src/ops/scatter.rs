@@ -13,7 +13,7 @@ use crate::samples::{number, shape_of_rank, values};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample};
 use partita_ir::types::Type;
-use partita_ir::{Attrs, Tensor};
+use partita_ir::{Attrs, DType, Tensor};
 
 /// Rows of this family.
 pub(crate) const ROWS: &[&OpDef] = &[&SCATTER_ELEMENTS, &SCATTER_ND];
@@ -95,6 +95,9 @@ fn scatter(x: &Tensor, positions: &[usize], updates: &Tensor, how: Reduction) ->
         }
         return from_bytes(x.dtype(), x.shape(), bytes);
     }
+    if x.dtype() == DType::Str {
+        return scatter_text(x, positions, updates, how);
+    }
     if x.dtype().is_float() {
         let mut out = x.to_f64s();
         positions.iter().zip(updates.to_f64s()).for_each(|(&at, v)| out[at] = meet_floats(how, out[at], v));
@@ -103,6 +106,25 @@ fn scatter(x: &Tensor, positions: &[usize], updates: &Tensor, how: Reduction) ->
     let mut out = ints(x);
     positions.iter().zip(ints(updates)).for_each(|(&at, v)| out[at] = meet_ints(how, out[at], v));
     from_ints(x.dtype(), x.shape(), &out)
+}
+
+/// Text is appended, or the later one in the order of characters wins.
+fn scatter_text(x: &Tensor, positions: &[usize], updates: &Tensor, how: Reduction) -> Result<Tensor, Diag> {
+    let mut out: Vec<String> = x.strings().into_iter().map(str::to_owned).collect();
+    for (&at, new) in positions.iter().zip(updates.strings()) {
+        match how {
+            Reduction::None => new.clone_into(&mut out[at]),
+            Reduction::Add => out[at].push_str(new),
+            Reduction::Max if new > out[at].as_str() => new.clone_into(&mut out[at]),
+            Reduction::Min if new < out[at].as_str() => new.clone_into(&mut out[at]),
+            Reduction::Max | Reduction::Min => {}
+            Reduction::Mul => {
+                return Err(type_error("text cannot be multiplied").hint("use another reduction"));
+            }
+        }
+    }
+    Tensor::from_strings(x.shape(), &out)
+        .ok_or_else(|| type_error("a result has the wrong number of elements"))
 }
 
 fn meet_floats(how: Reduction, old: f64, new: f64) -> f64 {

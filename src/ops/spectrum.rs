@@ -1,8 +1,6 @@
 //! What spectra are weighted with: window functions, and the matrix that sums frequencies on the mel scale.
 
-use crate::common::{
-    PLAIN, attr, attr_error, data_dependent, exactly, from_f64s, input, onnx, tensor, type_error, work,
-};
+use crate::common::{PLAIN, attr, attr_error, exactly, from_f64s, input, onnx, tensor, type_error, work};
 use crate::content;
 use crate::eval::result;
 use partita_ir::attr::{Attr, Attrs};
@@ -80,13 +78,13 @@ fn result_dtype(attrs: &Attrs) -> Result<DType, Diag> {
     }
 }
 
-/// The size in a scalar operand.
-fn size(ctx: &InferCtx, n: usize) -> Result<Dim, Diag> {
+/// The size in a scalar operand, of axis `axis` of the result.
+fn size(ctx: &InferCtx, n: usize, axis: usize) -> Result<Dim, Diag> {
     let ty = input(ctx, n)?;
     if !matches!(ty.dtype, DType::I32 | DType::I64) {
         return Err(type_error(format!("operand {n} is {ty}, i32 or i64 is wanted")));
     }
-    let dim = content::dim(ctx, n).ok_or_else(data_dependent)?;
+    let dim = content::dim(ctx, n).unwrap_or_else(|| Dim::unknown(0, axis));
     if dim.as_known().is_some_and(|d| d < 0) {
         return Err(attr_error(format!("operand {n} is {dim}, a size is wanted")));
     }
@@ -94,7 +92,7 @@ fn size(ctx: &InferCtx, n: usize) -> Result<Dim, Diag> {
 }
 
 fn infer_window(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    Ok(vec![Type::new(result_dtype(ctx.attrs)?, vec![size(ctx, 0)?])])
+    Ok(vec![Type::new(result_dtype(ctx.attrs)?, vec![size(ctx, 0, 0)?])])
 }
 
 /// `f` of the fraction of the window's length at each element.
@@ -127,8 +125,8 @@ fn infer_mel(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
             return Err(type_error(format!("operand {n} is {ty}, one number is wanted")));
         }
     }
-    let spectrum = size(ctx, 1)?.floor_div(&Dim::known(2)) + Dim::known(1);
-    Ok(vec![Type::new(result_dtype(ctx.attrs)?, vec![spectrum, size(ctx, 0)?])])
+    let spectrum = size(ctx, 1, 0)?.floor_div(&Dim::known(2)) + Dim::known(1);
+    Ok(vec![Type::new(result_dtype(ctx.attrs)?, vec![spectrum, size(ctx, 0, 1)?])])
 }
 
 /// Hertz to mel and back.

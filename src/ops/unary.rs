@@ -3,7 +3,7 @@
 use crate::common::{ELEMENTWISE, exactly, n_out, onnx, work};
 use crate::elements::{map_floats, map_numbers};
 use crate::samples::{unary_float, unary_number, unary_within};
-use crate::scalar::{infer_float, infer_number, one};
+use crate::scalar::{float_operand, infer_float, infer_number, one};
 use partita_ir::op::OpDef;
 use partita_ir::work::{Work, WorkKind};
 use partita_plan::tile::TileOp;
@@ -147,6 +147,20 @@ static RECIPROCAL: OpDef = OpDef {
     ..SIMPLE
 };
 
+static ERF: OpDef = OpDef {
+    name: "erf",
+    doc: "Error function; of an integer without its fraction.",
+    onnx: &[onnx("Erf", 9)],
+    infer: infer_number,
+    eval: |c| map_numbers(c, libm::erf, |v| libm::erf(v as f64) as i128),
+    scalar: Some(|c, b, x| {
+        let x = float_operand(c, x)?;
+        Some(b.unary(TileOp::Erf, x))
+    }),
+    sample: unary_number,
+    ..MATH
+};
+
 /// A row of a transcendental function: name, ONNX name and version, sentence, function, instruction and the
 /// range samples are drawn from.
 macro_rules! math {
@@ -173,7 +187,6 @@ math! {
     ATANH = "atanh", "Atanh" 9, "Inverse hyperbolic tangent.", libm::atanh, Atanh, -0.9..0.9;
     COS = "cos", "Cos" 7, "Cosine.", libm::cos, Cos, -9.0..9.0;
     COSH = "cosh", "Cosh" 9, "Hyperbolic cosine.", libm::cosh, Cosh, -3.0..3.0;
-    ERF = "erf", "Erf" 9, "Error function.", libm::erf, Erf, -3.0..3.0;
     EXP = "exp", "Exp" 6, "e to the power x.", libm::exp, Exp, -3.0..3.0;
     LOG = "log", "Log" 6, "Natural logarithm.", libm::log, Log, 0.1..9.0;
     SIN = "sin", "Sin" 7, "Sine.", libm::sin, Sin, -9.0..9.0;

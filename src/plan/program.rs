@@ -136,6 +136,9 @@ pub struct Item {
     /// Sizes that the results tell.
     #[prost(message, repeated, tag = "7")]
     pub binds: Vec<Bind>,
+    /// Why the host evaluates it; empty for a part.
+    #[prost(string, tag = "8")]
+    pub why: String,
 }
 
 /// A body of an operator.

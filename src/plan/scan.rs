@@ -101,7 +101,10 @@ const TYPES: [Type; 26] = [
     kind(size_of::<Constant>(), &[Varint, Varints(8), Varint, Text]),
     kind(size_of::<SlotPort>(), &[Text, Varint, Varint, Varint, Message(8), Text]),
     kind(size_of::<ConstantUse>(), &[Varint, Varint]),
-    kind(size_of::<Item>(), &[Text, Varint, Message(4), Varints(4), Varints(4), Message(24), Message(25)]),
+    kind(
+        size_of::<Item>(),
+        &[Text, Varint, Message(4), Varints(4), Varints(4), Message(24), Message(25), Text],
+    ),
     kind(size_of::<BodyUse>(), &[Text, Varint]),
     kind(size_of::<Bind>(), &[Varint, Varint, Varint]),
 ];

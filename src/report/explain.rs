@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::report::dot::size_text;
+use crate::report::program;
 use partita_plan::{NO_VALUE, Plan, Queue, Step};
 use std::fmt::Write as _;
 
@@ -14,8 +15,8 @@ const MAX_MATCHES: usize = 20;
 /// # Errors
 /// `E001` when there is none.
 pub fn explain(plan: &Plan, node: &str) -> Result<String> {
-    let exact = find(plan, &|name| name == node);
-    let found = if exact.is_empty() { find(plan, &|name| name.contains(node)) } else { exact };
+    let exact = found(plan, &|name| name == node);
+    let found = if exact.is_empty() { found(plan, &|name| name.contains(node)) } else { exact };
     if found.is_empty() {
         return Err(Error::new(
             "E001",
@@ -24,13 +25,20 @@ pub fn explain(plan: &Plan, node: &str) -> Result<String> {
         ));
     }
     let mut out = String::new();
-    for (queue, step) in found.iter().take(MAX_MATCHES) {
-        out.push_str(&one(plan, queue, step));
+    for text in found.iter().take(MAX_MATCHES) {
+        out.push_str(text);
     }
     if found.len() > MAX_MATCHES {
         let _ = writeln!(out, "... and {} more; give a longer name", found.len() - MAX_MATCHES);
     }
     Ok(out)
+}
+
+/// A paragraph for every match in a plan of any kind.
+fn found(plan: &Plan, matches: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let steps = |part| find(part, matches).into_iter().map(move |(queue, step)| one(part, queue, step));
+    let hosted = plan.program.as_ref().map(|p| program::explain(p, matches)).unwrap_or_default();
+    plan.parts().iter().flat_map(steps).chain(hosted).collect()
 }
 
 fn find<'a>(plan: &'a Plan, matches: &dyn Fn(&str) -> bool) -> Vec<(&'a Queue, &'a Step)> {

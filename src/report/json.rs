@@ -1,5 +1,6 @@
 //! A plan as JSON with a schema version.
 
+use partita_plan::program::{Block, Item, SlotPort};
 use partita_plan::{ElementType, NO_VALUE, Plan, Queue, Step};
 use serde_json::{Value, json};
 
@@ -8,6 +9,32 @@ pub const SCHEMA: u32 = 1;
 
 /// Everything of a plan except kernel parameters and weights.
 pub fn plan(plan: &Plan) -> Value {
+    let mut out = static_plan(plan);
+    if let (Some(program), Some(object)) = (&plan.program, out.as_object_mut()) {
+        let parts: Vec<Value> = program.plans.iter().map(static_plan).collect();
+        object.insert("parts".to_owned(), parts.into());
+        object.insert("blocks".to_owned(), program.blocks.iter().map(block).collect());
+    }
+    out
+}
+
+fn block(block: &Block) -> Value {
+    let ports = |ports: &[SlotPort]| -> Value {
+        ports.iter().map(|p| json!({ "name": p.name, "type": p.text, "slot": p.slot })).collect()
+    };
+    let item = |i: &Item| {
+        let part = i.kernel.is_none().then_some(i.plan);
+        let bodies: Value = i.bodies.iter().map(|b| json!({ "name": b.name, "block": b.block })).collect();
+        json!({
+            "name": i.name, "part": part, "why_on_host": i.why, "inputs": i.inputs, "outputs": i.outputs,
+            "bodies": bodies,
+        })
+    };
+    let items: Vec<Value> = block.items.iter().map(item).collect();
+    json!({ "name": block.name, "inputs": ports(&block.inputs), "outputs": ports(&block.outputs), "items": items })
+}
+
+fn static_plan(plan: &Plan) -> Value {
     let p = plan.provenance.clone().unwrap_or_default();
     json!({
         "schema": SCHEMA,

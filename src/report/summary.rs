@@ -2,7 +2,8 @@
 
 use crate::pipeline::Compiled;
 use crate::report::dot::size_text;
-use partita_plan::Plan;
+use crate::report::program;
+use partita_plan::{Device, Plan};
 use std::fmt::Write as _;
 
 /// What was compiled, how far it was optimized, where it runs and what that is predicted to cost.
@@ -29,33 +30,19 @@ pub fn plan(plan: &Plan) -> String {
             p.objective, p.value_us, p.bound_us, p.status, p.solver
         );
     }
+    if let Some(program) = &plan.program {
+        let _ = writeln!(out, "program    {}", program::sentence(program));
+    }
     for (n, device) in plan.devices.iter().enumerate() {
-        let queues = plan.queues.iter().filter(|q| !q.copies && q.device as usize == n);
-        let steps: Vec<_> = queues.flat_map(|q| &q.steps).collect();
-        let busy = steps.iter().fold(0.0, |sum, s| sum + s.time_us);
-        let arena = if plan.symbols.is_empty() {
-            size_text(device.arena_bytes as f64)
-        } else {
-            "sized at run time".to_owned()
-        };
-        let driver = if device.profile.is_empty() {
-            device.driver.clone()
-        } else {
-            format!("{}, {}", device.driver, device.profile)
-        };
-        let _ = writeln!(
-            out,
-            "  {:<10} {:>4} steps, {busy:>10.2} us busy, arena {arena} ({driver})",
-            device.name,
-            steps.len()
-        );
+        let _ = writeln!(out, "  {}", device_line(plan, n, device));
     }
     for device in 0..plan.devices.len() {
         if let Some(sentence) = unused(plan, device) {
             let _ = writeln!(out, "  {sentence}");
         }
     }
-    let copies: Vec<_> = plan.queues.iter().filter(|q| q.copies).flat_map(|q| &q.steps).collect();
+    let queues = plan.parts().iter().flat_map(|p| &p.queues);
+    let copies: Vec<_> = queues.filter(|q| q.copies).flat_map(|q| &q.steps).collect();
     let copy_us = copies.iter().fold(0.0, |sum, s| sum + s.time_us);
     let _ = writeln!(
         out,
@@ -66,10 +53,36 @@ pub fn plan(plan: &Plan) -> String {
     out
 }
 
+/// What a device does, in all static parts.
+fn device_line(plan: &Plan, n: usize, device: &Device) -> String {
+    let queues = plan.parts().iter().flat_map(|p| &p.queues);
+    let steps: Vec<_> =
+        queues.filter(|q| !q.copies && q.device as usize == n).flat_map(|q| &q.steps).collect();
+    let busy = steps.iter().fold(0.0, |sum, s| sum + s.time_us);
+    let parts = plan.parts();
+    let arena = if parts.iter().all(|p| p.symbols.is_empty()) {
+        let bytes = parts.iter().filter_map(|p| p.devices.get(n)).map(|d| d.arena_bytes).sum::<u64>();
+        size_text(bytes as f64)
+    } else {
+        "sized at run time".to_owned()
+    };
+    let profile = if device.profile.is_empty() { String::new() } else { format!(", {}", device.profile) };
+    format!(
+        "{:<10} {:>4} steps, {busy:>10.2} us busy, arena {arena} ({}{profile})",
+        device.name,
+        steps.len(),
+        device.driver
+    )
+}
+
 /// Why a device runs nothing, with the figures of the operator it comes closest at; `None` when it is used.
 pub fn unused(plan: &Plan, device: usize) -> Option<String> {
     let name = &plan.devices[device].name;
-    let steps = || plan.queues.iter().filter(|q| !q.copies).flat_map(|q| q.steps.iter().map(move |s| (q, s)));
+    let queues = || plan.parts().iter().flat_map(|p| &p.queues);
+    let steps = || queues().filter(|q| !q.copies).flat_map(|q| q.steps.iter().map(move |s| (q, s)));
+    if steps().next().is_none() && plan.program.is_some() {
+        return None;
+    }
     if steps().any(|(q, _)| q.device as usize == device) {
         return None;
     }
@@ -92,6 +105,17 @@ pub fn placements(plan: &Plan) -> String {
         "{:>10} {:>10}  {:<8} {:<12} {}\n",
         "start us", "time us", "device", "kernel", "operator: why"
     );
+    if let Some(program) = &plan.program {
+        out = format!("{}\n{out}", program::listing(program));
+    }
+    for plan in plan.parts() {
+        out.push_str(&steps(plan));
+    }
+    out
+}
+
+fn steps(plan: &Plan) -> String {
+    let mut out = String::new();
     for queue in plan.queues.iter().filter(|q| !q.copies) {
         for step in &queue.steps {
             let kernel = plan.kernels.get(step.kernel as usize).map_or("?", |k| k.library.as_str());

@@ -536,7 +536,10 @@ impl Parser<'_> {
                 depth += 1;
             } else if self.eat("]") {
                 depth -= 1;
-                self.eat(",");
+                // What follows the whole list is not ours.
+                if depth > 0 {
+                    self.eat(",");
+                }
             } else {
                 numbers.push(self.number()?);
                 if !self.is("]") {
