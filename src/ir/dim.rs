@@ -391,6 +391,8 @@ impl fmt::Display for Dim {
             match (n, *coefficient < 0) {
                 (0, false) => {}
                 (0, true) => f.write_str("-")?,
+                // Its magnitude alone is no number that reads back.
+                _ if *coefficient == i64::MIN => f.write_str(" + -")?,
                 _ => write!(f, " {sign} ")?,
             }
             let magnitude = coefficient.unsigned_abs();

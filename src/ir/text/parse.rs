@@ -536,7 +536,10 @@ impl Parser<'_> {
                 depth += 1;
             } else if self.eat("]") {
                 depth -= 1;
-                self.eat(",");
+                // The comma behind the outermost bracket belongs to what is around the list.
+                if depth > 0 {
+                    self.eat(",");
+                }
             } else {
                 numbers.push(self.number()?);
                 if !self.is("]") {
