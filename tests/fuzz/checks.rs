@@ -33,6 +33,9 @@ const MAX_INPUT_ELEMENTS: usize = 1 << 12;
 /// The size that every symbol gets in a run.
 const SYMBOL_SIZE: i64 = 2;
 
+/// Elements of inputs, over and over: small, so that they serve as sizes, axes and indices as well.
+const VALUES: &[f64] = &[1.0, 0.0, 2.0, -1.0, 3.0];
+
 /// Most bytes of a text that is read.
 const MAX_TEXT_BYTES: usize = 1 << 14;
 
@@ -47,7 +50,7 @@ pub fn importer(bytes: &[u8]) {
     same_text(graph);
     let _ = save(graph, &ExportOptions::of(&imported));
     if graph.n_nodes() <= MAX_RUN_NODES
-        && let Some(inputs) = zeros(graph)
+        && let Some(inputs) = values(graph)
     {
         let _ = interp::run_data(graph, inputs, Symbols::new(), &Budget::new(RUN));
     }
@@ -74,18 +77,18 @@ fn same_text(graph: &Graph) {
     assert_eq!(again, [printed], "the text changes when it is read");
 }
 
-/// Zeros for every input; `None` when one is large or of a form that has no such value.
-fn zeros(graph: &Graph) -> Option<Vec<Datum>> {
-    graph.inputs().iter().map(|v| zero(graph.ty(*v))).collect()
+/// Values for every input; `None` when one is large or of a form that has no such value.
+fn values(graph: &Graph) -> Option<Vec<Datum>> {
+    graph.inputs().iter().map(|v| value(graph.ty(*v))).collect()
 }
 
-fn zero(ty: &Type) -> Option<Datum> {
+fn value(ty: &Type) -> Option<Datum> {
     let size = |dim: &Dim| usize::try_from(dim.substitute(&|_| Some(Dim::known(SYMBOL_SIZE))).as_known()?).ok();
     let shape: Vec<usize> = ty.shape.iter().map(size).collect::<Option<_>>()?;
     let n = partita_ir::tensor::n_elements(&shape).filter(|n| *n <= MAX_INPUT_ELEMENTS)?;
     let tensor = match ty.dtype {
         DType::Str => Tensor::from_strings(&shape, &vec![String::new(); n]),
-        dtype => Tensor::from_f64s(dtype, &shape, &vec![0.0; n]),
+        dtype => Tensor::from_f64s(dtype, &shape, &VALUES.iter().cycle().take(n).copied().collect::<Vec<_>>()),
     };
     (ty.is_tensor()).then_some(Datum::Tensor(tensor?))
 }
