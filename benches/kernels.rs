@@ -97,7 +97,8 @@ fn kernels(c: &mut Criterion) {
         let mut group = group(c, &format!("session {threads} thread"));
         for (name, work, text) in CASES {
             let model = parse(name, text);
-            let mut session = load_compiled(&compiled(&model, &machine, threads)).expect("it opens");
+            let mut program = load_compiled(&compiled(&model, &machine, threads)).expect("it opens");
+            let session = program.session().expect("it is static");
             let inputs = inputs(&model.graph, &[]);
             let views: Vec<(&[u8], &[usize])> = inputs.iter().map(|t| (t.bytes(), t.shape())).collect();
             group.throughput(Throughput::Elements(*work));

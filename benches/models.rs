@@ -26,7 +26,8 @@ fn run(c: &mut Criterion) {
     for (name, model) in models(Size::Small) {
         let mut group = group(c, &format!("run {name}"));
         for threads in [1, 2] {
-            let mut session = load_compiled(&compiled(&model, &machine, threads)).expect("it opens");
+            let mut program = load_compiled(&compiled(&model, &machine, threads)).expect("it opens");
+            let session = program.session().expect("it is static");
             for batch in [1, 16] {
                 // The digits file calls its batch N.
                 let inputs = inputs(&model.graph, &[("batch", batch), ("N", batch), ("seq", SEQUENCE)]);

@@ -146,6 +146,9 @@ fn is_bound(attr: &Attr, bound: &BTreeSet<Arc<str>>) -> bool {
 /// The shape a node reshapes to, when that is all it does and the shape is known.
 fn reshape(graph: &Graph, id: NodeId, bound: &BTreeSet<Arc<str>>) -> Option<Attr> {
     let node = graph.node(id);
+    if node.inputs.iter().flatten().chain(&node.outputs).any(|v| !graph.ty(*v).is_tensor()) {
+        return None;
+    }
     let shape = Attr::from(graph.ty(*node.outputs.first()?).shape.clone());
     let explicit =
         node.op.name == "reshape" && (node.inputs.len() > 1 || node.attrs.get("shape") != Some(&shape));

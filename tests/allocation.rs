@@ -38,7 +38,8 @@ fn main() {
         let options = CompileOptions { threads: Some(threads), ..Default::default() };
         let machine = devices::detected(false).expect("the machine is detected");
         let compiled = compile(&model, &machine, &options, &|_| {}).expect("the model compiles");
-        let mut session = session::load_compiled(&compiled).expect("the plan loads");
+        let mut program = session::load_compiled(&compiled).expect("the plan loads");
+        let session = program.session().expect("the model is static");
         let inputs = [(images.bytes(), images.shape())];
         let mut scores = vec![0u8; images.shape()[0] * 10 * 4];
         for _ in 0..2 {

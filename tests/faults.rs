@@ -3,12 +3,13 @@
 use crate::programs::{compiled, plan_bytes};
 use crate::support::{inputs, machine};
 use partita::devices::drivers;
+use partita::host_kernels::ReferenceKernels;
 use partita::pipeline::CompileOptions;
 use partita::session::run;
 use partita_ir::Tensor;
 use partita_models::{MODELS, Size};
 use partita_runtime::fault::{Failure, FaultFactory, Faults, Site};
-use partita_runtime::{Drivers, Session, SessionOptions};
+use partita_runtime::{Drivers, Program, SessionOptions};
 use std::sync::Arc;
 
 fn tiny(name: &str) -> (Vec<u8>, Vec<Tensor>) {
@@ -18,9 +19,9 @@ fn tiny(name: &str) -> (Vec<u8>, Vec<Tensor>) {
     (plan_bytes(&compiled), inputs(&graph, 1, 2))
 }
 
-fn open(bytes: &[u8], drivers: &Drivers) -> Result<Session, String> {
+fn open(bytes: &[u8], drivers: &Drivers) -> Result<Program, String> {
     let options = SessionOptions { threads: Some(1), verify_weights: true, ..Default::default() };
-    Session::load(bytes.to_vec(), drivers, options).map_err(|e| e.to_string())
+    Program::load(bytes.to_vec(), drivers, Some(&ReferenceKernels), &options).map_err(|e| e.to_string())
 }
 
 fn answer(bytes: &[u8], drivers: &Drivers, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {

@@ -1,11 +1,12 @@
 //! Compiling and running in memory: machines, sessions, pins that spread a graph over a machine.
 
 use partita::devices::drivers;
+use partita::host_kernels::ReferenceKernels;
 use partita::pipeline::{CompileOptions, Compiled, Model, compile};
 use partita::session::run;
 use partita_hw::Machine;
 use partita_ir::{Graph, Tensor};
-use partita_runtime::{Session, SessionOptions};
+use partita_runtime::{Program, SessionOptions};
 use std::collections::BTreeSet;
 
 /// Compiles a graph.
@@ -24,9 +25,10 @@ pub(crate) fn plan_bytes(compiled: &Compiled) -> Vec<u8> {
 }
 
 /// Opens a compiled plan with a number of CPU threads.
-pub(crate) fn session(compiled: &Compiled, threads: u32) -> Result<Session, String> {
+pub(crate) fn session(compiled: &Compiled, threads: u32) -> Result<Program, String> {
     let options = SessionOptions { threads: Some(threads), verify_weights: true, ..Default::default() };
-    Session::load(plan_bytes(compiled), &drivers(), options).map_err(|e| e.to_string())
+    Program::load(plan_bytes(compiled), &drivers(), Some(&ReferenceKernels), &options)
+        .map_err(|e| e.to_string())
 }
 
 /// Runs a compiled plan once.
@@ -44,25 +46,21 @@ pub(crate) fn spread(
     let free = compiled(graph, machine, options).map_err(|e| e.to_string())?;
     let mut options = options.clone();
     let mut turn = 0;
-    for (n, region) in free.regions.list.iter().enumerate() {
-        let able = |d: &usize| free.prices.rows[n][*d].time_us.is_some();
-        let able: Vec<usize> = (0..machine.devices.len()).filter(able).collect();
-        if free.lowered[n].calls.is_empty() || able.is_empty() {
-            continue;
+    for part in &free.parts {
+        for (n, region) in part.regions.list.iter().enumerate() {
+            let able = |d: &usize| part.prices.rows[n][*d].time_us.is_some();
+            let able: Vec<usize> = (0..machine.devices.len()).filter(able).collect();
+            if part.lowered[n].calls.is_empty() || able.is_empty() {
+                continue;
+            }
+            let device = &machine.devices[able[turn % able.len()]].name;
+            turn += 1;
+            let node = part.graph.node(region.nodes[0]);
+            options.wishes.pins.push((node.name.to_string(), device.clone()));
         }
-        let device = &machine.devices[able[turn % able.len()]].name;
-        turn += 1;
-        let node = free.optimized.node(region.nodes[0]);
-        options.wishes.pins.push((node.name.to_string(), device.clone()));
     }
     let spread = compiled(graph, machine, &options).map_err(|e| e.to_string())?;
-    let used: BTreeSet<u32> = spread
-        .assembly
-        .plan
-        .queues
-        .iter()
-        .filter(|q| !q.copies && !q.steps.is_empty())
-        .map(|q| q.device)
-        .collect();
+    let queues = spread.assembly.plan.parts().iter().flat_map(|p| &p.queues);
+    let used: BTreeSet<u32> = queues.filter(|q| !q.copies && !q.steps.is_empty()).map(|q| q.device).collect();
     Ok((spread, used.len()))
 }

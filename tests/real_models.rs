@@ -6,7 +6,7 @@ use partita::npy;
 use partita::pipeline::CompileOptions;
 use partita::session::run;
 use partita_ir::{DType, Tensor};
-use partita_runtime::Session;
+use partita_runtime::Program;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn models() -> Option<PathBuf> {
     folder
 }
 
-fn sessions(model: &Path, threads: &[u32]) -> Vec<Session> {
+fn sessions(model: &Path, threads: &[u32]) -> Vec<Program> {
     let graph = partita::load(model, &BTreeMap::new()).unwrap().graph;
     let compiled = compiled(&graph, &machine("cpu.toml"), &CompileOptions::default()).unwrap();
     threads.iter().map(|t| session(&compiled, *t).unwrap()).collect()
@@ -56,7 +56,7 @@ fn every_model_at_one_and_two_threads() {
 }
 
 /// The embedding of each sentence: mean over its tokens, length 1. All sentences in one run, padded to `length`.
-fn embed(session: &mut Session, sentences: &[Vec<i64>], length: usize) -> Vec<Vec<f64>> {
+fn embed(session: &mut Program, sentences: &[Vec<i64>], length: usize) -> Vec<Vec<f64>> {
     let shape = [sentences.len(), length];
     let row = |s: &Vec<i64>, f: &dyn Fn(usize) -> i64| {
         (0..length).map(|n| if n < s.len() { f(n) } else { 0 }).collect::<Vec<_>>()

@@ -12,6 +12,7 @@ use crate::graph::{Graph, NodeId, Source, ValueId};
 use crate::op::{InferCtx, OpRef, Operand, SIZES};
 use crate::tensor::Tensor;
 use crate::types::{Content, Form, Type};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Constants up to this many elements are folded while types are inferred.
@@ -51,7 +52,7 @@ pub fn infer_op(
         Err(diag) if diag.code == DATA_DEPENDENT => vec![Type::any(); n_outputs],
         other => other?,
     };
-    let mut types = named_sizes(types, attrs.strs(SIZES).unwrap_or_default());
+    let mut types = named_sizes(plain_sizes(types), attrs.strs(SIZES).unwrap_or_default());
     if types.len() < n_outputs {
         let text = format!("{} gives {} results, {n_outputs} were asked for", op.name, types.len());
         return Err(Diag::new("V003", text).hint("remove the results that do not exist"));
@@ -92,6 +93,22 @@ fn unnamed_sizes(types: &[Type]) -> Vec<Arc<str>> {
         }
     }
     found
+}
+
+/// `types` where every size that depends on data is one symbol: what a result tells is one of its axes, not an
+/// expression of it.
+fn plain_sizes(types: Vec<Type>) -> Vec<Type> {
+    let plain = |output: usize, axis: usize, dim: Dim| {
+        let mut symbols = BTreeSet::new();
+        dim.symbols(&mut symbols);
+        let derived = dim.as_symbol().is_none() && symbols.iter().any(|s| unnamed(s).is_some());
+        if derived { Dim::unknown(output, axis) } else { dim }
+    };
+    let one = |(output, ty): (usize, Type)| {
+        let shape = ty.shape.into_iter().enumerate().map(|(axis, d)| plain(output, axis, d)).collect();
+        Type { shape, ..ty }
+    };
+    types.into_iter().enumerate().map(one).collect()
 }
 
 /// `types` with `names` for the sizes that have none.

@@ -82,7 +82,7 @@ pub struct Operand<'a> {
 
 /// Name of the attribute, allowed on every operator, that names the sizes of its results which depend on data, in
 /// order of their appearance.
-pub const SIZES: &str = "sizes";
+pub const SIZES: &str = "size_names";
 
 /// Name of the attribute of operators with bodies: how many of the last operands are values that the bodies capture.
 /// They are the last inputs of every body, in the same order.

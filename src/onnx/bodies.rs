@@ -23,31 +23,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A body of a node.
-struct Site<'g> {
-    graph: &'g GraphProto,
-    opsets: &'g Opsets,
+pub(crate) struct Site<'g> {
+    pub(crate) graph: &'g GraphProto,
+    pub(crate) opsets: &'g Opsets,
     /// What its names start with.
-    lead: String,
-    around: &'g Around,
+    pub(crate) lead: String,
+    pub(crate) around: &'g Around,
 }
 
 /// What the bodies of a node read from around them.
 #[derive(Default)]
-struct Around {
+pub(crate) struct Around {
     /// Values that become operands of the node, with their names and types.
-    values: Vec<(String, ValueId, Type)>,
+    pub(crate) values: Vec<(String, ValueId, Type)>,
     consts: Vec<(String, Tensor)>,
     /// Names of values whose making failed.
     failed: Vec<String>,
 }
 
 /// Types of a body's formal inputs: those before and after the carried ones never change.
-struct Formals {
-    before: Vec<Type>,
-    carried: Vec<Type>,
-    after: Vec<Type>,
+pub(crate) struct Formals {
+    pub(crate) before: Vec<Type>,
+    pub(crate) carried: Vec<Type>,
+    pub(crate) after: Vec<Type>,
     /// Results before the carried ones.
-    skip: usize,
+    pub(crate) skip: usize,
 }
 
 impl Formals {
@@ -72,6 +72,10 @@ impl Importer<'_> {
         for (name, graph) in &bodies {
             let lead = self.level.emit.new_lead(&format!("{}.{name}", call.name));
             let site = Site { graph, opsets: &flat.opsets, lead, around: &around };
+            if call.op_type == "Scan" && call.version < 9 {
+                let Some((newer, n)) = self.batched_scan(&site, call)? else { return Ok(Vec::new()) };
+                return self.close(newer, &around, n);
+            }
             let formals = self.formals(&mut call)?;
             let Some(body) = self.settled(&site, formals)? else { return Ok(Vec::new()) };
             n_results = n_results.max(body.outputs().count());
@@ -144,7 +148,7 @@ impl Importer<'_> {
         }
     }
 
-    fn operand_types(&self, call: &Call, from: usize) -> Result<Vec<Type>, Diag> {
+    pub(crate) fn operand_types(&self, call: &Call, from: usize) -> Result<Vec<Type>, Diag> {
         let ty = |(n, v): (usize, &Option<ValueId>)| match v {
             Some(v) => Ok(self.level.emit.ty(*v).clone()),
             None => Err(Diag::new("V002", format!("operand {n} of {} is required", call.op_type))
@@ -169,10 +173,6 @@ impl Importer<'_> {
     }
 
     fn scan_formals(&self, call: &Call) -> Result<Formals, Diag> {
-        if call.version < 9 {
-            return Err(Diag::new("U001", "Scan of opset 8, which scans a batch, is not supported")
-                .hint("convert the model to opset 9 or newer"));
-        }
         let mut carried = self.operand_types(call, 0)?;
         let n_scanned = call.int("num_scan_inputs").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let Some(n_states) = carried.len().checked_sub(n_scanned).filter(|_| n_scanned > 0) else {
@@ -208,7 +208,7 @@ impl Importer<'_> {
     }
 
     /// The body under types that hold for all runs; `None` when something in it failed, which is reported.
-    fn settled(&mut self, site: &Site, mut formals: Formals) -> Result<Option<Arc<Graph>>, Diag> {
+    pub(crate) fn settled(&mut self, site: &Site, mut formals: Formals) -> Result<Option<Arc<Graph>>, Diag> {
         let n_before = formals.before.len();
         // Each of the last two rounds forgets something about all that is left to forget.
         for round in 0..=MAX_ROUNDS + 2 {
@@ -396,7 +396,7 @@ fn formal_inputs(graph: &GraphProto, n: usize) -> Result<Vec<&ValueInfoProto>, D
 }
 
 /// The type of a slice along `axis`.
-fn without_axis(ty: &Type, axis: i64) -> Type {
+pub(crate) fn without_axis(ty: &Type, axis: i64) -> Type {
     if !ty.is_tensor() {
         return without_shape(ty);
     }

@@ -13,6 +13,7 @@
 
 mod adapt;
 mod attrs;
+mod batched;
 mod bodies;
 mod call;
 mod carried;
@@ -37,6 +38,7 @@ mod schema;
 mod sizes;
 mod sparse;
 mod tensors;
+mod training;
 mod typing;
 mod values;
 mod wire;

@@ -7,7 +7,8 @@ use partita_ir::{Attr, Diag, NodeId, Tensor};
 type Lower = fn(&mut Writer, NodeId) -> Result<(), Diag>;
 
 /// How each such operator is written.
-const LOWER: &[(&str, Lower)] = &[("attention", attention), ("silu", silu), ("upsample", upsample)];
+const LOWER: &[(&str, Lower)] =
+    &[("attention", attention), ("pass", pass), ("silu", silu), ("upsample", upsample)];
 
 /// Whether the node is written as several.
 pub(crate) fn must_lower(node: &Node) -> bool {
@@ -60,6 +61,15 @@ fn attention(writer: &mut Writer, id: NodeId) -> Result<(), Diag> {
     let attrs: Vec<(&str, Attr)> =
         node.attrs.iter().filter(|(n, _)| *n != "k_transposed").map(|(n, a)| (n, a.clone())).collect();
     writer.emit_to("Attention", &operands, &attrs, output);
+    Ok(())
+}
+
+/// In ONNX, tensors and other values are passed on by one operator.
+fn pass(writer: &mut Writer, id: NodeId) -> Result<(), Diag> {
+    let node = writer.graph.node(id);
+    let operands = writer.operands(node);
+    let output = writer.name_of(node.outputs[0]);
+    writer.emit_to("Identity", &operands, &[], output);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ const LENGTHS: usize = 6;
 static ATTENTION: OpDef = OpDef {
     name: "attention",
     doc: "softmax(q * k' * scale + mask) * v for q [B, H, M, D], k [B, G, N, D] (or [B, G, D, N]), v [B, G, N, E]; \
-          or with the heads packed as [B, M, H*D]; also the keys and values with the past ones, and the scores",
+          or with the heads packed as [B, M, H*D]; also keys and values with the past, and scores",
     onnx: &[onnx("Attention", 23)],
     inputs: between(3, 7),
     outputs: between(1, 4),

@@ -365,7 +365,7 @@ impl Gathered {
 fn infer_gather(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let (data, indices, scales) = (input(ctx, 0)?, input(ctx, 1)?, input(ctx, 2)?);
     let g = Gathered::new(ctx.attrs, data.rank(), data.dtype)?;
-    if data.dtype.is_float() || data.dtype == DType::Bool {
+    if !matches!(data.dtype, DType::U8 | DType::U4 | DType::I4) {
         return Err(type_error(format!("quantized data cannot be {}", data.dtype.name())));
     }
     if !matches!(indices.dtype, DType::I32 | DType::I64) {

@@ -23,7 +23,7 @@ const N_OWN: usize = 3;
 static FLEX_ATTENTION: OpDef = OpDef {
     name: "flex_attention",
     doc: "softmax(q * k' * scale) * v for q [B, H, M, D], k [B, G, N, D], v [B, G, N, E], softmax and the last \
-          product in `softmax_precision`; `score_mod` changes the scores, `prob_mod` what softmax makes of them",
+          product in `softmax_precision`; `score_mod` and `prob_mod` change what goes in and out of it",
     onnx: &[OnnxName { domain: "ai.onnx.preview", op_type: "FlexAttention", since: 1 }],
     inputs: at_least(3),
     outputs: exactly(1),

@@ -23,6 +23,7 @@ pub mod common;
 pub mod content;
 mod contrib_common;
 mod contrib_geometry;
+mod contrib_hash;
 mod contrib_layout;
 mod contrib_mask;
 mod contrib_moe;
@@ -31,6 +32,7 @@ mod contrib_qlinear;
 mod contrib_qmatmul;
 mod contrib_qpool;
 mod contrib_tokens;
+mod contrib_words;
 mod control;
 mod conv;
 mod conv_transpose;
@@ -124,6 +126,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     causal_conv::ROWS,
     channel_norm::ROWS,
     contrib_geometry::ROWS,
+    contrib_hash::ROWS,
     contrib_layout::ROWS,
     contrib_moe::ROWS,
     contrib_nbits::ROWS,
@@ -131,6 +134,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     contrib_qmatmul::ROWS,
     contrib_qpool::ROWS,
     contrib_tokens::ROWS,
+    contrib_words::ROWS,
     control::ROWS,
     conv::ROWS,
     conv_transpose::ROWS,

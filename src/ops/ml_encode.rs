@@ -287,7 +287,7 @@ fn eval_one_hot(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
             Some(at) => y[i * width + at] = 1.0,
             None if ctx.attrs.int_or("zeros", 1) != 0 => {}
             None => {
-                return Err(Diag::new("X021", format!("element {i} has a category that is not listed"))
+                return Err(Diag::new("X024", format!("element {i} has a category that is not listed"))
                     .hint("check the data that is fed to the model"));
             }
         }
@@ -392,6 +392,6 @@ mod tests {
         let attrs = Attrs::new().with("cats_int64s", vec![4i64, 5]);
         let x = Tensor::from_slice(&[3], &[5.9f32, f32::NAN, 4.0]).unwrap();
         assert_eq!(run(&CATEGORY_ENCODER, &attrs, &x).unwrap().to_f64s(), [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
-        assert_eq!(run(&CATEGORY_ENCODER, &attrs.with("zeros", 0i64), &x).unwrap_err().code, "X021");
+        assert_eq!(run(&CATEGORY_ENCODER, &attrs.with("zeros", 0i64), &x).unwrap_err().code, "X024");
     }
 }

@@ -191,7 +191,7 @@ fn number(s: &str, to: DType) -> Result<f64, Diag> {
         (s, DType::I64) => s.trim().parse::<i64>().ok().map(|v| v as f64),
         (s, _) => s.trim().parse::<f64>().ok(),
     };
-    read.ok_or_else(|| Diag::new("X024", format!("{s:?} is no number")).hint("check the data of the map"))
+    read.ok_or_else(|| Diag::new("X021", format!("{s:?} is no number")).hint("check the data of the map"))
 }
 
 fn infer_zip(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {

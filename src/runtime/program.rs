@@ -176,7 +176,7 @@ impl Program {
         for (port, tensor) in session.inputs().iter().zip(&tensors) {
             if port.dtype != tensor.dtype() {
                 let text = format!("it is {}, the model wants {}", tensor.dtype().name(), port.text);
-                return Err(wrong(&format!("input {}", port.name), &text));
+                return Err(unfit(&port.name, text));
             }
         }
         if !symbols.is_empty() {
@@ -395,7 +395,11 @@ fn check_input(port: &SlotPort, datum: &Datum, symbols: &[i64]) -> Result<(), Ru
     let have =
         tensor.map_or_else(|| datum.kind().to_owned(), |t| format!("{}{:?}", t.dtype().name(), t.shape()));
     let text = format!("it is {have}, the model wants {}", port.text);
-    Err(RuntimeError::new("X002", format!("input {}", port.name), text, "convert or reshape the input"))
+    Err(unfit(&port.name, text))
+}
+
+fn unfit(port: &str, text: String) -> RuntimeError {
+    RuntimeError::new("X002", format!("input {port}"), text, "convert or reshape the input")
 }
 
 /// The bodies of an item.

@@ -13,7 +13,7 @@ fn json(text: &str) -> Value {
 }
 
 fn write_npy(tool: &Tool, name: &str, tensor: &Tensor) {
-    npy::write(&tool.path(name), tensor.dtype(), tensor.shape(), tensor.bytes()).unwrap();
+    npy::write(&tool.path(name), tensor).unwrap();
 }
 
 fn batch(n: usize) -> Tensor {

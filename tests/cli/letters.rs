@@ -8,7 +8,7 @@ use partita_ir::{DType, Tensor};
 fn save(tool: &Tool, name: &str, dtype: DType, shape: &[usize]) {
     let n: usize = shape.iter().product();
     let tensor = Tensor::from_f64s(dtype, shape, &vec![0.5; n]).unwrap();
-    npy::write(&tool.path(name), dtype, shape, tensor.bytes()).unwrap();
+    npy::write(&tool.path(name), &tensor).unwrap();
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn inputs_that_do_not_fit() {
     tool.write("not.npy", "hello");
     tool.write("not.pb", [0xffu8; 40]);
     let run = |input: &str, code: &str| tool.refused(&["run", "small.plan", "--input", input], 1, code);
-    run("x=f64.npy", "F012");
+    run("x=f64.npy", "X002");
     assert!(run("x=wide.npy", "R004").contains("f32[N, 8]"));
     run("x=flat.npy", "R004");
     run("x=not.npy", "F002");

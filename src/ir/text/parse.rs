@@ -536,7 +536,7 @@ impl Parser<'_> {
                 depth += 1;
             } else if self.eat("]") {
                 depth -= 1;
-                // The comma behind the outermost bracket belongs to what is around the list.
+                // What follows the whole list is not ours.
                 if depth > 0 {
                     self.eat(",");
                 }
