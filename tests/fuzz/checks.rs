@@ -39,6 +39,9 @@ const VALUES: &[f64] = &[1.0, 0.0, 2.0, -1.0, 3.0];
 /// Most bytes of a text that is read.
 const MAX_TEXT_BYTES: usize = 1 << 14;
 
+/// Most bytes of constants that a text may make.
+const MAX_MADE_BYTES: usize = 1 << 20;
+
 /// Most bytes of a weight section that is made up.
 const MAX_WEIGHT_BYTES: u64 = 1 << 16;
 
@@ -62,7 +65,8 @@ pub fn text(bytes: &[u8]) {
     if text.len() > MAX_TEXT_BYTES {
         return;
     }
-    let Ok(graphs) = text::parse(text, &partita_ops::registry(), &text::no_files) else { return };
+    let parsed = text::parse_within(text, &partita_ops::registry(), &text::no_files, MAX_MADE_BYTES);
+    let Ok(graphs) = parsed else { return };
     graphs.iter().for_each(same_text);
 }
 
