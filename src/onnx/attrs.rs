@@ -119,6 +119,16 @@ fn kind_of(attr: &Attr) -> &'static str {
     }
 }
 
+/// An attribute that is a body.
+pub(crate) fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto {
+        name: onnx_name(name).to_owned(),
+        g: Some(graph).into(),
+        type_: AttributeType::GRAPH.into(),
+        ..Default::default()
+    }
+}
+
 /// An attribute to write; `None` for sizes with symbols, which ONNX has no attribute for.
 pub(crate) fn to_proto(name: &str, attr: &Attr) -> Option<AttributeProto> {
     let mut proto = AttributeProto { name: onnx_name(name).to_owned(), ..Default::default() };

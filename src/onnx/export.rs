@@ -2,17 +2,19 @@
 
 use crate::encode::{Encoded, MAX_MESSAGE_BYTES};
 use crate::import::Imported;
-use crate::typing::value_info;
+use crate::kept::Kept;
 use crate::writer::Writer;
 use onnx_protobuf::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use partita_ir::{Diag, Graph};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Version of the file format written; engines of 2023 read the first, those of 2024 the second.
-const IR_VERSIONS: [(i64, i64); 2] = [(20, 9), (i64::MAX, 10)];
+/// Version of the file format for opsets up to the first number: older engines refuse files that are newer than
+/// needed.
+const IR_VERSIONS: [(i64, i64); 6] = [(20, 9), (22, 10), (23, 11), (24, 12), (27, 13), (i64::MAX, 14)];
 
 /// What a model says beside its graph.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExportOptions {
     pub producer: String,
     pub doc: String,
@@ -21,6 +23,10 @@ pub struct ExportOptions {
     pub external: bool,
     /// Oldest opset to write: newer ones allow more element types. 0 leaves it to the operators.
     pub min_opset: i64,
+    /// Oldest versions of other domains.
+    pub domains: BTreeMap<String, i64>,
+    /// What a model that was read says beside what it computes.
+    pub kept: Kept,
 }
 
 impl ExportOptions {
@@ -29,7 +35,9 @@ impl ExportOptions {
         Self {
             doc: imported.doc.clone(),
             metadata: imported.metadata.clone(),
-            min_opset: imported.opset,
+            min_opset: imported.opsets.get("").copied().unwrap_or(0),
+            domains: imported.opsets.clone(),
+            kept: imported.kept.clone(),
             ..Self::default()
         }
     }
@@ -66,27 +74,29 @@ pub fn save_file(path: &Path, graph: &Graph, options: &ExportOptions) -> Result<
 }
 
 fn encode(graph: &Graph, options: &ExportOptions) -> Result<Encoded, Vec<Diag>> {
-    let mut writer = Writer::new(graph, options.min_opset);
+    let mut writer = Writer::new(graph, options.min_opset, Some(&options.kept));
     writer.write()?;
-    let input = graph.inputs().iter().map(|&v| value_info(writer.name_of(v), graph.ty(v))).collect();
-    let output = graph.outputs().map(|(name, v)| value_info(name.to_owned(), graph.ty(v))).collect();
-    let opset = writer.opset;
+    let input = graph.inputs().iter().map(|&v| options.kept.port(&writer.name_of(v), graph.ty(v))).collect();
+    let output = graph.outputs().map(|(name, v)| options.kept.port(name, graph.ty(v))).collect();
+    let opset = writer.shared.opset;
     let mut opset_import = vec![opset_id("", opset)];
-    opset_import.extend(writer.domains.iter().map(|d| opset_id(d, 1)));
+    opset_import.extend(writer.shared.domains.iter().map(|(domain, since)| {
+        opset_id(domain, options.domains.get(*domain).copied().unwrap_or(0).max(*since))
+    }));
     let name = if graph.name.is_empty() { "graph" } else { &graph.name };
     let producer = if options.producer.is_empty() { "partita" } else { &options.producer };
-    Ok(Encoded {
-        model: ModelProto {
-            ir_version: IR_VERSIONS.iter().find(|(last, _)| opset <= *last).map_or(10, |(_, ir)| *ir),
-            producer_name: producer.to_owned(),
-            doc_string: options.doc.clone(),
-            opset_import,
-            metadata_props: options.metadata.iter().map(|(k, v)| entry(k, v)).collect(),
-            ..Default::default()
-        },
-        graph: GraphProto { node: writer.nodes, name: name.to_owned(), input, output, ..Default::default() },
-        initializers: writer.initializers,
-    })
+    let mut model = ModelProto {
+        ir_version: IR_VERSIONS.iter().find(|(last, _)| opset <= *last).map_or(14, |(_, ir)| *ir),
+        producer_name: producer.to_owned(),
+        doc_string: options.doc.clone(),
+        opset_import,
+        metadata_props: options.metadata.iter().map(|(k, v)| entry(k, v)).collect(),
+        ..Default::default()
+    };
+    let mut graph =
+        GraphProto { node: writer.nodes, name: name.to_owned(), input, output, ..Default::default() };
+    options.kept.restore_model(&mut model, &mut graph);
+    Ok(Encoded { model, graph, initializers: writer.shared.initializers })
 }
 
 fn opset_id(domain: &str, version: i64) -> OperatorSetIdProto {

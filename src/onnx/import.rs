@@ -4,6 +4,7 @@ use crate::adapt::{NEWEST_OPSET, OLDEST_OPSET};
 use crate::external::External;
 use crate::importer::Importer;
 use crate::inline::{Inliner, Opsets};
+use crate::kept::Kept;
 use crate::limits::{MAX_DIAGS, Options};
 use crate::map::{Owner, hold, map};
 use crate::schema::Msg;
@@ -31,6 +32,10 @@ pub struct Imported {
     pub defaulted_inputs: Vec<String>,
     /// What kinds of values the inputs and outputs are declared to be.
     pub ports: Ports,
+    /// The newest opset of each domain that the model or one of its functions uses.
+    pub opsets: BTreeMap<String, i64>,
+    /// What the model says beside what it computes.
+    pub kept: Kept,
 }
 
 /// Reads the model at `path`. Weights stay in the file, which is mapped.
@@ -110,16 +115,20 @@ fn build(mut model: ModelProto, store: Store, options: &Options) -> Result<Impor
     let opsets = opsets(&model).map_err(|d| vec![d])?;
     let opset = opsets.get("").copied().unwrap_or(0);
     let inliner = Inliner::new(&model, &graph, &opsets, &options.limits)?;
-    let (built, defaulted) = Importer::new(&graph.name, inliner, store, options).model(&graph, &opsets)?;
+    let newest = inliner.newest_opsets(&opsets);
+    let importer = Importer::new(&graph.name, inliner, store, options, Kept::of(&model, &graph));
+    let built = importer.model(&graph, &opsets)?;
     Ok(Imported {
-        graph: built,
+        graph: built.graph,
         opset,
         ir_version: model.ir_version,
         producer: model.producer_name,
         doc: model.doc_string,
         metadata: model.metadata_props.into_iter().map(|e| (e.key, e.value)).collect(),
-        defaulted_inputs: defaulted,
+        defaulted_inputs: built.defaulted,
         ports: Ports::of(&graph),
+        opsets: newest,
+        kept: built.kept,
     })
 }
 

@@ -7,6 +7,7 @@ use crate::free::defined;
 use crate::import::standard;
 use crate::inline::{Flat, Inliner, Opsets};
 use crate::inputs::{Symbols, check_output, element_type};
+use crate::kept::Kept;
 use crate::limits::Options;
 use crate::order::{check, label};
 use crate::tensors::Store;
@@ -50,6 +51,14 @@ impl Level {
     }
 }
 
+/// What an importer made.
+pub(crate) struct Built {
+    pub(crate) graph: Graph,
+    /// Inputs that have a default.
+    pub(crate) defaulted: Vec<String>,
+    pub(crate) kept: Kept,
+}
+
 pub(crate) struct Importer<'m> {
     pub(crate) level: Level,
     pub(crate) store: Store,
@@ -60,11 +69,12 @@ pub(crate) struct Importer<'m> {
     fixed: BTreeMap<String, Tensor>,
     /// Bodies and inlined branches around the current graph.
     pub(crate) nesting: usize,
+    kept: Kept,
     pub(crate) diags: Vec<Diag>,
 }
 
 impl<'m> Importer<'m> {
-    pub(crate) fn new(name: &str, inliner: Inliner<'m>, store: Store, options: &Options) -> Self {
+    pub(crate) fn new(name: &str, inliner: Inliner<'m>, store: Store, options: &Options, kept: Kept) -> Self {
         let emit = Emit::new(name, partita_ops::registry(), BTreeSet::new());
         Self {
             level: Level { emit, scopes: vec![Scope::new()], depth: 0 },
@@ -74,19 +84,16 @@ impl<'m> Importer<'m> {
             defaulted: Vec::new(),
             fixed: options.inputs.clone(),
             nesting: 0,
+            kept,
             diags: Vec::new(),
         }
     }
 
-    /// Builds the model's graph; also names the inputs that have a default.
+    /// Builds the model's graph.
     ///
     /// # Errors
     /// All that is wrong.
-    pub(crate) fn model(
-        mut self,
-        graph: &GraphProto,
-        opsets: &Opsets,
-    ) -> Result<(Graph, Vec<String>), Vec<Diag>> {
+    pub(crate) fn model(mut self, graph: &GraphProto, opsets: &Opsets) -> Result<Built, Vec<Diag>> {
         let nodes = self.inliner.inline(&graph.node, opsets)?;
         let made = nodes.iter().flat_map(|n| n.node.output.iter().map(String::as_str));
         self.level.emit.reserve(made.chain(defined(graph)));
@@ -108,7 +115,8 @@ impl<'m> Importer<'m> {
         self.diags.extend(self.symbols.unused());
         self.diags.extend(self.unknown_inputs());
         if self.diags.is_empty() {
-            Ok((self.level.emit.builder.finish(), self.defaulted))
+            let graph = self.level.emit.builder.finish();
+            Ok(Built { graph, defaulted: self.defaulted, kept: self.kept })
         } else {
             Err(self.diags)
         }
@@ -222,6 +230,10 @@ impl<'m> Importer<'m> {
             self.diags.push(diag.at_node(label(&flat.node, at)));
             Vec::new()
         });
+        let built = self.level.emit.builder.graph();
+        if let Some(id) = made.first().and_then(|value| built.producer(*value)) {
+            self.kept.note(&built.node(id).name, &flat.node);
+        }
         for (n, name) in flat.node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
             // The first maker of a name counts; `check` has reported the others.
             self.level.bind(name, made.get(n).copied());

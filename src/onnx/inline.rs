@@ -97,6 +97,16 @@ impl<'m> Inliner<'m> {
         Ok(Self { functions, lead: lead(graph), n_calls: 0, cost: Cost::new(limits) })
     }
 
+    /// The newest opset of each domain, functions included.
+    pub(crate) fn newest_opsets(&self, opsets: &Opsets) -> BTreeMap<String, i64> {
+        let mut newest = (**opsets).clone();
+        for (domain, version) in self.functions.values().flat_map(|f| f.opsets.iter()) {
+            let slot = newest.entry(domain.clone()).or_insert(*version);
+            *slot = (*slot).max(*version);
+        }
+        newest
+    }
+
     /// `nodes` with every call of a model's function expanded; calls inside subgraphs stay for later.
     ///
     /// # Errors

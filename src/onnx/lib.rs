@@ -9,7 +9,7 @@
 //!
 //! **Reading order.** In: `wire` (with `schema`, `limits`), `import`, `importer`, `order`, `inputs`, `inline`,
 //! `bodies` (with `free`, `carried`), `call`, `adapt`, `tensors` (with `packed`, `sparse`), `external`. Out:
-//! `export`, `writer`, `sizes`, `lower`, `encode`. Values in files: `values`.
+//! `export`, `writer`, `sizes`, `lower`, `kept`, `encode`. Values in files: `values`.
 
 mod adapt;
 mod attrs;
@@ -28,6 +28,8 @@ mod import;
 mod importer;
 mod inline;
 mod inputs;
+mod kept;
+mod known;
 pub mod limits;
 mod lower;
 mod map;
@@ -37,6 +39,7 @@ mod schema;
 mod sizes;
 mod sparse;
 mod tensors;
+mod training;
 mod typing;
 mod values;
 mod wire;
@@ -45,6 +48,8 @@ mod writer;
 pub use encode::{MAX_MESSAGE_BYTES, MIN_EXTERNAL_BYTES};
 pub use export::{ExportOptions, save, save_file};
 pub use import::{Imported, input_names, load, load_bytes, port_kinds};
+pub use kept::Kept;
+pub use known::accepts;
 pub use limits::{Limits, Options};
 pub use tensors::{tensor_from_pb, tensor_to_pb};
 pub use values::{PortKind, Ports, datum_from_pb, datum_to_pb};

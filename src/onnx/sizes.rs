@@ -2,7 +2,11 @@
 
 use crate::writer::Writer;
 use partita_ir::dim::Atom;
-use partita_ir::{Attr, Diag, Dim, Tensor, Type};
+use partita_ir::graph::Node;
+use partita_ir::op::SIZES;
+use partita_ir::{Attr, Diag, Dim, Graph, NodeId, Tensor, Type};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The reshape target `dims` for an operand of type `from`, with at most one `-1`; `None` when that cannot say it.
 pub(crate) fn reshape_target(dims: &[Dim], from: &Type) -> Option<Vec<i64>> {
@@ -24,6 +28,54 @@ pub(crate) fn reshape_target(dims: &[Dim], from: &Type) -> Option<Vec<i64>> {
     // Beside a real 0 the size that -1 stands for is not determined.
     let zero = dims.iter().any(|d| d.is(0));
     (inferred <= 1 && !(zero && n_symbolic > 0)).then_some(out)
+}
+
+/// Nodes such that producers come before their readers, and nodes that define a size before those that mention it.
+pub(crate) fn order(graph: &Graph) -> Vec<NodeId> {
+    let definers: BTreeMap<&str, NodeId> = graph
+        .nodes()
+        .flat_map(|(id, n)| n.attrs.strs(SIZES).unwrap_or_default().iter().map(move |s| (s.as_str(), id)))
+        .collect();
+    let usual = graph.topological();
+    if definers.is_empty() {
+        return usual;
+    }
+    let mut missing: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let mut readers: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+    for (id, node) in graph.nodes() {
+        let mut needs: BTreeSet<NodeId> =
+            node.inputs.iter().flatten().filter_map(|v| graph.producer(*v)).collect();
+        needs.extend(mentioned(node).iter().filter_map(|s| definers.get(&**s)).filter(|d| **d != id));
+        missing.insert(id, needs.len());
+        needs.into_iter().for_each(|n| readers.entry(n).or_default().push(id));
+    }
+    let mut ready: BTreeSet<NodeId> = missing.iter().filter(|(_, n)| **n == 0).map(|(id, _)| *id).collect();
+    let mut out = Vec::with_capacity(usual.len());
+    while let Some(id) = ready.pop_first() {
+        out.push(id);
+        for reader in readers.get(&id).into_iter().flatten() {
+            if let Some(n) = missing.get_mut(reader) {
+                *n -= 1;
+                if *n == 0 {
+                    ready.insert(*reader);
+                }
+            }
+        }
+    }
+    if out.len() == usual.len() { out } else { usual }
+}
+
+/// Symbols in the attributes of a node, those of its bodies included.
+fn mentioned(node: &Node) -> BTreeSet<Arc<str>> {
+    let mut symbols = BTreeSet::new();
+    for (_, attr) in node.attrs.iter() {
+        match attr {
+            Attr::Dims(dims) => dims.iter().for_each(|d| d.symbols(&mut symbols)),
+            Attr::Graph(body) => symbols.extend(body.0.nodes().flat_map(|(_, inner)| mentioned(inner))),
+            _ => {}
+        }
+    }
+    symbols
 }
 
 impl Writer<'_> {
@@ -94,15 +146,13 @@ impl Writer<'_> {
         if let Some(made) = self.sizes_made.get(&dim) {
             return Ok(made.clone());
         }
-        let place = self.graph.input_symbols().get(name).copied().flatten();
-        let Some((input, axis)) = place else {
-            let text = format!("symbol {name} is not a dimension of any input");
+        let Some((value, axis)) = self.places.get(name).cloned() else {
+            let text = format!("symbol {name} is not a dimension of any input or earlier value");
             return Err(Diag::new("U009", text).hint(format!("fix it with --dim {name}=N")));
         };
-        let input = self.name_of(self.graph.inputs()[input]);
         let axis = axis as i64;
         let range = [("start", Attr::Int(axis)), ("end", Attr::Int(axis + 1))];
-        let made = self.emit("Shape", &[input], &range, &format!("size_{name}"));
+        let made = self.emit("Shape", &[value], &range, &format!("size_{name}"));
         self.sizes_made.insert(dim, made.clone());
         Ok(made)
     }

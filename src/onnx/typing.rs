@@ -4,6 +4,7 @@ use crate::dtypes::{code_of, dtype_of};
 use crate::limits::MAX_FORM_DEPTH;
 use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
 use onnx_protobuf::{TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
+use partita_ir::dim::DATA_LEAD;
 use partita_ir::types::Form;
 use partita_ir::{DType, Diag, Dim, Type};
 
@@ -102,6 +103,8 @@ pub(crate) fn value_info(name: String, ty: &Type) -> ValueInfoProto {
 fn dimension_of(dim: &Dim) -> Dimension {
     let value = match (dim.as_known(), dim.as_symbol()) {
         (Some(size), _) => dimension::Value::DimValue(size),
+        // A size that depends on data has no name in ONNX.
+        (None, Some(name)) if name.starts_with(DATA_LEAD) => return Dimension::default(),
         (None, Some(name)) => dimension::Value::DimParam(name.to_owned()),
         (None, None) => dimension::Value::DimParam(dim.to_string()),
     };

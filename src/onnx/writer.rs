@@ -1,13 +1,15 @@
 //! The graph in ONNX's terms: names, initializers, nodes.
 
-use crate::attrs::to_proto;
+use crate::attrs::{graph_attribute, to_proto};
 use crate::call::unique;
+use crate::kept::Kept;
 use crate::lower::{lower, must_lower};
-use crate::sizes::reshape_target;
-use onnx_protobuf::NodeProto;
+use crate::sizes::{order, reshape_target};
+use crate::typing::value_info;
+use onnx_protobuf::{GraphProto, NodeProto};
 use partita_ir::graph::Node;
-use partita_ir::op::OnnxName;
-use partita_ir::{Attr, DType, Diag, Dim, Graph, NodeId, Source, Tensor, ValueId};
+use partita_ir::op::{CAPTURES, OnnxName, SIZES};
+use partita_ir::{Attr, DType, Diag, Dim, Graph, NodeId, Source, Tensor, Type, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Opset written when no operator needs a newer one.
@@ -41,22 +43,36 @@ enum Form {
     OneInt,
 }
 
-/// ONNX nodes and initializers under construction.
+/// What the writers of a graph and of the bodies in it share: names are unique in the whole model, and constants of
+/// bodies are initializers of the model, which every body sees.
+#[derive(Default)]
+pub(crate) struct Shared<'g> {
+    taken: BTreeSet<String>,
+    node_names: BTreeSet<String>,
+    pub(crate) initializers: Vec<(String, Tensor)>,
+    /// Initializer of each content.
+    by_content: BTreeMap<String, usize>,
+    pub(crate) opset: i64,
+    /// Other domains that are used, with the oldest version that has all that is used.
+    pub(crate) domains: BTreeMap<&'static str, i64>,
+    /// What the model that was read said about nodes.
+    pub(crate) kept: Option<&'g Kept>,
+    errors: Vec<Diag>,
+}
+
+/// ONNX nodes under construction.
 pub(crate) struct Writer<'g> {
     pub(crate) graph: &'g Graph,
     /// Name of each value that has one already, by index.
     names: Vec<Option<String>>,
-    taken: BTreeSet<String>,
-    node_names: BTreeSet<String>,
+    /// Names of the graph's outputs.
+    outputs: Vec<String>,
     pub(crate) nodes: Vec<NodeProto>,
-    pub(crate) initializers: Vec<(String, Tensor)>,
-    /// Initializer of each content.
-    by_content: BTreeMap<String, usize>,
+    pub(crate) shared: Shared<'g>,
     /// Vectors of one size that exist already.
     pub(crate) sizes_made: BTreeMap<Dim, String>,
-    pub(crate) opset: i64,
-    /// Other domains that are used.
-    pub(crate) domains: BTreeSet<&'static str>,
+    /// The value and axis that has the size of each symbol.
+    pub(crate) places: BTreeMap<String, (String, usize)>,
 }
 
 /// The name a node is written under, unless it is decomposed.
@@ -65,6 +81,14 @@ pub(crate) fn onnx_name(node: &Node) -> Option<OnnxName> {
         return None;
     }
     node.op.0.onnx.iter().copied().min_by_key(|n| (n.domain, n.since))
+}
+
+/// A type without sizes that only have a name inside: what flows through a body differs from run to run.
+fn without_symbols(ty: &Type) -> Type {
+    if ty.is_tensor() && ty.shape.iter().any(|d| d.as_known().is_none()) {
+        return Type::unranked(ty.dtype);
+    }
+    ty.clone()
 }
 
 /// The standard opset a name needs.
@@ -84,77 +108,136 @@ fn opset_of(graph: &Graph) -> i64 {
             NEWER_ATTRS.iter().filter(|(op, attr, _)| *op == node.op.name && node.attrs.get(attr).is_some());
         newer.map(|(_, _, since)| *since).max().unwrap_or(0).max(own)
     };
-    graph.nodes().map(|(_, n)| of_node(n)).max().unwrap_or(0).max(BASE_OPSET)
+    let inside = |n: &Node| n.attrs.graphs().map(|(_, body)| opset_of(body)).max().unwrap_or(0);
+    graph.nodes().map(|(_, n)| of_node(n).max(inside(n))).max().unwrap_or(0).max(BASE_OPSET)
 }
 
 impl<'g> Writer<'g> {
     /// A writer that has named the graph's inputs and reserved the names of its outputs.
-    pub(crate) fn new(graph: &'g Graph, min_opset: i64) -> Self {
-        let mut writer = Self {
-            graph,
-            names: vec![None; graph.n_values()],
-            taken: BTreeSet::new(),
-            node_names: BTreeSet::new(),
-            nodes: Vec::new(),
-            initializers: Vec::new(),
-            by_content: BTreeMap::new(),
-            sizes_made: BTreeMap::new(),
-            opset: opset_of(graph).max(min_opset),
-            domains: BTreeSet::new(),
-        };
+    pub(crate) fn new(graph: &'g Graph, min_opset: i64, kept: Option<&'g Kept>) -> Self {
+        let opset = opset_of(graph).max(min_opset);
+        let mut writer = Self::over(graph, Shared { opset, kept, ..Shared::default() });
         for &input in graph.inputs() {
-            let name = unique(&graph.value(input).name, &mut writer.taken);
+            let name = unique(&graph.value(input).name, &mut writer.shared.taken);
             writer.names[input.index()] = Some(name);
         }
-        for (name, value) in graph.outputs() {
-            let made_here = matches!(graph.value(value).source, Source::Node(..));
-            let free = writer.taken.insert(name.to_owned());
-            if made_here && free && writer.names[value.index()].is_none() {
-                writer.names[value.index()] = Some(name.to_owned());
+        for (name, _) in graph.outputs() {
+            if writer.outputs.iter().any(|other| other == name) {
+                let diag = Diag::new("I018", "two graph outputs have this name").at_value(name);
+                writer.shared.errors.push(diag);
+            }
+            writer.outputs.push(name.to_owned());
+        }
+        let free: BTreeSet<String> =
+            writer.outputs.iter().filter(|n| !writer.shared.taken.contains(*n)).cloned().collect();
+        writer.shared.taken.extend(free.iter().cloned());
+        writer.name_outputs(&free);
+        writer.find_inputs();
+        writer
+    }
+
+    fn over(graph: &'g Graph, shared: Shared<'g>) -> Self {
+        Self {
+            graph,
+            names: vec![None; graph.n_values()],
+            outputs: Vec::new(),
+            nodes: Vec::new(),
+            shared,
+            sizes_made: BTreeMap::new(),
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// Gives results of nodes the names of the outputs they are, where these are `free`.
+    fn name_outputs(&mut self, free: &BTreeSet<String>) {
+        for ((_, value), name) in self.graph.outputs().zip(&self.outputs) {
+            let made_here = matches!(self.graph.value(value).source, Source::Node(..));
+            if made_here && free.contains(name) && self.names[value.index()].is_none() {
+                self.names[value.index()] = Some(name.clone());
             }
         }
-        writer
+    }
+
+    /// Symbols that are dimensions of inputs.
+    fn find_inputs(&mut self) {
+        let graph = self.graph;
+        graph.inputs().iter().for_each(|input| self.find(*input));
+    }
+
+    /// Symbols that are dimensions of a value.
+    fn find(&mut self, value: ValueId) {
+        let graph = self.graph;
+        for (axis, dim) in graph.ty(value).shape.iter().enumerate() {
+            if let Some(symbol) = dim.as_symbol().filter(|s| !self.places.contains_key(*s)) {
+                let name = self.name_of(value);
+                self.places.insert(symbol.to_owned(), (name, axis));
+            }
+        }
     }
 
     /// Writes all nodes.
     ///
     /// # Errors
-    /// One per node that has no ONNX form.
+    /// One per node that has no ONNX form, in bodies as well.
     pub(crate) fn write(&mut self) -> Result<(), Vec<Diag>> {
-        let mut errors = Vec::new();
-        for id in self.graph.topological() {
-            let node = self.graph.node(id);
-            if let Err(diag) = self.node(id) {
-                errors.push(diag.at_node(format!("{} ({})", node.name, node.op.name)));
-            }
-        }
-        errors.extend(self.outputs());
+        self.write_nodes();
+        let errors = std::mem::take(&mut self.shared.errors);
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    /// Outputs that are not simply the result of a node get an Identity.
-    fn outputs(&mut self) -> Vec<Diag> {
-        let mut errors = Vec::new();
-        let mut seen = BTreeSet::new();
-        let outputs: Vec<(String, ValueId)> = self.graph.outputs().map(|(n, v)| (n.to_owned(), v)).collect();
-        for (name, value) in outputs {
-            if !seen.insert(name.clone()) {
-                errors.push(Diag::new("I018", "two graph outputs have this name").at_value(name));
-                continue;
-            }
-            let source = self.name_of(value);
-            if source != name {
-                let node_name = unique(&format!("{name}_identity"), &mut self.node_names);
-                self.nodes.push(NodeProto {
-                    name: node_name,
-                    op_type: "Identity".to_owned(),
-                    input: vec![source],
-                    output: vec![name],
-                    ..Default::default()
-                });
+    fn write_nodes(&mut self) {
+        let graph = self.graph;
+        for id in order(graph) {
+            let node = graph.node(id);
+            match self.node(id) {
+                Ok(()) => node.outputs.iter().for_each(|value| self.find(*value)),
+                Err(diag) => {
+                    self.shared.errors.push(diag.at_node(format!("{} ({})", node.name, node.op.name)));
+                }
             }
         }
-        errors
+        self.write_outputs();
+    }
+
+    /// Outputs that are not simply the result of a node get an Identity.
+    fn write_outputs(&mut self) {
+        let values: Vec<ValueId> = self.graph.outputs().map(|(_, v)| v).collect();
+        for (name, value) in std::mem::take(&mut self.outputs).into_iter().zip(values) {
+            let source = self.name_of(value);
+            if source != name {
+                self.emit_to("Identity", &[source], &[], name.clone());
+            }
+            self.outputs.push(name);
+        }
+    }
+
+    /// A body as ONNX writes it: what it captures is read by name. `captured` are the operands' names.
+    fn body(&mut self, body: &'g Graph, captured: &[String]) -> GraphProto {
+        let mut inner = Self::over(body, std::mem::take(&mut self.shared));
+        inner.sizes_made.clone_from(&self.sizes_made);
+        inner.places.clone_from(&self.places);
+        let (formal, around) = body.inputs().split_at(body.inputs().len().saturating_sub(captured.len()));
+        for (value, name) in around.iter().zip(captured) {
+            inner.names[value.index()] = Some(name.clone());
+        }
+        let mut input = Vec::new();
+        for &value in formal {
+            let name = unique(&body.value(value).name, &mut inner.shared.taken);
+            inner.names[value.index()] = Some(name.clone());
+            input.push(value_info(name, &without_symbols(body.ty(value))));
+        }
+        for (name, _) in body.outputs() {
+            let name = unique(name, &mut inner.shared.taken);
+            inner.outputs.push(name);
+        }
+        inner.name_outputs(&inner.outputs.iter().cloned().collect());
+        inner.find_inputs();
+        inner.write_nodes();
+        let types = body.outputs().map(|(_, v)| without_symbols(body.ty(v)));
+        let output = inner.outputs.iter().cloned().zip(types).map(|(n, ty)| value_info(n, &ty)).collect();
+        self.shared = inner.shared;
+        let name = if body.name.is_empty() { "body" } else { &body.name }.to_owned();
+        GraphProto { node: inner.nodes, name, input, output, ..Default::default() }
     }
 
     /// The ONNX name of a value; a constant becomes an initializer the first time.
@@ -165,7 +248,7 @@ impl<'g> Writer<'g> {
         let graph = self.graph;
         let name = match &graph.value(value).source {
             Source::Const(tensor) => self.constant(&graph.value(value).name, tensor),
-            _ => unique(&graph.value(value).name, &mut self.taken),
+            _ => unique(&graph.value(value).name, &mut self.shared.taken),
         };
         self.names[value.index()] = Some(name.clone());
         name
@@ -174,28 +257,28 @@ impl<'g> Writer<'g> {
     /// The name of an initializer with this content.
     pub(crate) fn constant(&mut self, wish: &str, tensor: &Tensor) -> String {
         let key = tensor.key();
-        if let Some(&at) = self.by_content.get(&key) {
-            let (name, other) = &self.initializers[at];
+        if let Some(&at) = self.shared.by_content.get(&key) {
+            let (name, other) = &self.shared.initializers[at];
             if other.same_memory(tensor) || other == tensor {
                 return name.clone();
             }
         }
-        let name = unique(wish, &mut self.taken);
-        self.by_content.insert(key, self.initializers.len());
-        self.initializers.push((name.clone(), tensor.clone()));
+        let name = unique(wish, &mut self.shared.taken);
+        self.shared.by_content.insert(key, self.shared.initializers.len());
+        self.shared.initializers.push((name.clone(), tensor.clone()));
         name
     }
 
     /// Adds a node with one result and returns that; for nodes the graph does not have.
     pub(crate) fn emit(&mut self, op: &str, inputs: &[String], attrs: &[(&str, Attr)], wish: &str) -> String {
-        let output = unique(wish, &mut self.taken);
+        let output = unique(wish, &mut self.shared.taken);
         self.emit_to(op, inputs, attrs, output.clone());
         output
     }
 
     /// Adds a node with the one result `output`.
     pub(crate) fn emit_to(&mut self, op: &str, inputs: &[String], attrs: &[(&str, Attr)], output: String) {
-        let name = unique(&output, &mut self.node_names);
+        let name = unique(&output, &mut self.shared.node_names);
         self.nodes.push(NodeProto {
             name,
             op_type: op.to_owned(),
@@ -210,8 +293,15 @@ impl<'g> Writer<'g> {
         let node = self.graph.node(id);
         let Some(onnx) = onnx_name(node) else { return lower(self, id) };
         let mut inputs = self.operands(node);
+        let n_captured = usize::try_from(node.attrs.int_or(CAPTURES, 0)).unwrap_or(0);
+        let captured = inputs.split_off(inputs.len().saturating_sub(n_captured));
         let mut attribute = Vec::new();
-        for (name, attr) in node.attrs.iter() {
+        for (name, attr) in node.attrs.iter().filter(|(name, _)| *name != SIZES && *name != CAPTURES) {
+            if let Attr::Graph(body) = attr {
+                let graph = self.body(&body.0, &captured);
+                attribute.push(graph_attribute(name, graph));
+                continue;
+            }
             let operand = node.op.attr(name).and_then(|def| def.operand);
             if let Some(n) = operand {
                 let value = self.operand(node, name, attr)?;
@@ -227,11 +317,12 @@ impl<'g> Writer<'g> {
             }
         }
         let output = node.outputs.iter().map(|v| self.name_of(*v)).collect();
-        let name = unique(&node.name, &mut self.node_names);
+        let name = unique(&node.name, &mut self.shared.node_names);
         if !onnx.domain.is_empty() {
-            self.domains.insert(onnx.domain);
+            let version = self.shared.domains.entry(onnx.domain).or_default();
+            *version = (*version).max(onnx.since);
         }
-        self.nodes.push(NodeProto {
+        let mut proto = NodeProto {
             name,
             op_type: onnx.op_type.to_owned(),
             domain: onnx.domain.to_owned(),
@@ -239,7 +330,11 @@ impl<'g> Writer<'g> {
             output,
             attribute,
             ..Default::default()
-        });
+        };
+        if let Some(kept) = self.shared.kept {
+            kept.restore(&node.name, &mut proto);
+        }
+        self.nodes.push(proto);
         Ok(())
     }
 

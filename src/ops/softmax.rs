@@ -100,7 +100,7 @@ fn rounded_log_softmax(line: &[f64], round: fn(f64) -> f64) -> Vec<f64> {
 
 fn hardmax(line: &[f64], _: fn(f64) -> f64) -> Vec<f64> {
     let max = largest(line);
-    let first = line.iter().position(|&v| v == max);
+    let first = line.iter().position(|v| v.is_nan()).or_else(|| line.iter().position(|&v| v == max));
     (0..line.len()).map(|i| if Some(i) == first { 1.0 } else { 0.0 }).collect()
 }
 

@@ -27,6 +27,12 @@ pub trait Blocks {
     /// # Errors
     /// `X035` when the limit of memory is reached.
     fn hold(&self, bytes: usize) -> Result<(), RuntimeError>;
+
+    /// Asks whether a value of so many bytes may be made.
+    ///
+    /// # Errors
+    /// `X035` when the limit of memory would be reached.
+    fn room(&self, bytes: usize) -> Result<(), RuntimeError>;
 }
 
 /// One evaluation of an operator on the host.
@@ -419,6 +425,10 @@ impl Blocks for Bodies<'_> {
 
     fn hold(&self, bytes: usize) -> Result<(), RuntimeError> {
         self.run.budget.hold(bytes)
+    }
+
+    fn room(&self, bytes: usize) -> Result<(), RuntimeError> {
+        self.run.budget.room(bytes)
     }
 }
 

@@ -12,10 +12,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Most bytes of all values together.
-const MAX_RUN_BYTES: u64 = 1 << 30;
+const MAX_RUN_BYTES: u64 = 1 << 29;
 
 /// Longest run.
-const MAX_TIME: Duration = Duration::from_secs(8);
+const MAX_TIME: Duration = Duration::from_secs(4);
 
 /// Most elements of a value.
 const MAX_ELEMENTS: i64 = 1 << 27;

@@ -1,0 +1,216 @@
+//! Models that are not static as a whole: bodies, sequences, text, sizes that depend on data. Each is compiled for every
+//! machine and compared with the interpreter, and printed and read back.
+
+use crate::programs::compiled;
+use crate::support::{close, graph, inputs, machine, round_trip, verified};
+use partita::pipeline::CompileOptions;
+use partita::session::{load_compiled, run_data};
+use partita_ir::interp::{Symbols, run_data as interpret};
+use partita_ir::text::print;
+use partita_ir::{Budget, Datum, Graph, RunLimits, Tensor};
+use std::time::Duration;
+
+/// Title and text of every case.
+const CASES: &[(&str, &str)] = &[
+    (
+        "a branch is chosen by a computed condition",
+        "graph g(%x: f32[2, 3], %big: f32[]) -> (%y) {
+           %s = reduce_sum %x {keepdims = 0}
+           %c = greater %s, %big
+           %y = if %c, %x {captures = 1,
+             then_branch = graph t(%x: f32[2, 3]) -> (%r) { %r = exp %x },
+             else_branch = graph e(%x: f32[2, 3]) -> (%r) { %n = neg %x  %r = add %n, %x } }
+         }",
+    ),
+    (
+        "branches of different shapes join",
+        "graph g(%x: f32[N], %c: bool[]) -> (%z) {
+           %y = if %c, %x {captures = 1,
+             then_branch = graph t(%x: f32[N]) -> (%r) { %r = concat %x, %x {axis = 0} },
+             else_branch = graph e(%x: f32[N]) -> (%r) { %r = relu %x } }
+           %z = mul %y, %y
+         }",
+    ),
+    (
+        "a loop carries a value and stacks another",
+        "graph g(%n: i64[], %x: f32[4], %w: f32[4]) -> (%last, %all) {
+           const %yes: bool[] = dense [1]
+           %last, %all = loop %n, %yes, %x, %w {captures = 1,
+             body = graph b(%i: i64[], %c: bool[], %x: f32[4], %w: f32[4]) -> (%c, %next, \"stacked\" = %next) {
+               %p = mul %x, %w  %next = tanh %p } }
+         }",
+    ),
+    (
+        "a loop ends by its own condition and grows what it carries",
+        "graph g(%x: f32[2]) -> (%z) {
+           const %most: i64[] = dense [10]
+           const %yes: bool[] = dense [1]
+           %y = loop %most, %yes, %x {size_names = [\"~y.0\"],
+             body = graph b(%i: i64[], %c: bool[], %v: f32[\"~v.0\"]) -> (%go, %w) {
+               const %three: i64[] = dense [3]
+               const %one: f32[1] = dense [0.5]
+               %w = concat %v, %one {axis = 0}
+               %go = less %i, %three } }
+           %z = relu %y
+         }",
+    ),
+    (
+        "loops nest and capture across levels",
+        "graph g(%x: f32[3], %w: f32[3]) -> (%y) {
+           const %two: i64[] = dense [2]
+           const %yes: bool[] = dense [1]
+           %y = loop %two, %yes, %x, %w {captures = 1,
+             body = graph outer(%i: i64[], %c: bool[], %a: f32[3], %w: f32[3]) -> (%c, %b) {
+               const %three: i64[] = dense [3]
+               const %on: bool[] = dense [1]
+               %b = loop %three, %on, %a, %w {captures = 1,
+                 body = graph inner(%j: i64[], %d: bool[], %p: f32[3], %q: f32[3]) -> (%d, %r) {
+                   %s = mul %p, %q  %r = add %s, %p } } } }
+         }",
+    ),
+    (
+        "a scan runs backwards over the second axis",
+        "graph g(%s: f32[2], %x: f32[2, N]) -> (%end, %ys) {
+           %end, %ys = scan %s, %x {num_scan_inputs = 1, scan_input_axes = [1], scan_input_directions = [1],
+             scan_output_axes = [1],
+             body = graph b(%s: f32[2], %x: f32[2]) -> (%t, \"y\" = %t) { %t = add %s, %x } }
+         }",
+    ),
+    (
+        "what is found is gathered",
+        "graph g(%x: f32[3, 4]) -> (%y, %n) {
+           const %zero: f32[] = dense [0]
+           %m = greater %x, %zero
+           %at = non_zero %m
+           %t = transpose %at {perm = [1, 0]}
+           %v = gather_nd %x, %t
+           %y = exp %v
+           %n = shape %at
+         }",
+    ),
+    (
+        "a shape is computed from values",
+        "graph g(%x: f32[12], %k: i64[]) -> (%y) {
+           const %two: i64[1] = dense [2]
+           const %zero: i64[1] = dense [0]
+           %k1 = unsqueeze %k, %zero
+           %a = add %k1, %two
+           const %rest: i64[1] = dense [-1]
+           %s = concat %a, %rest {axis = 0}
+           %r = reshape %x, %s
+           %y = reduce_sum %r, %zero
+         }",
+    ),
+    (
+        "sequences are built, indexed and joined",
+        "graph g(%x: f32[5, 2], %i: i64[]) -> (%one, %all, %n) {
+           const %cut: i64[2] = dense [2, 3]
+           %s = split_to_sequence %x, %cut {axis = 0}
+           %one = sequence_at %s, %i
+           %t = sequence_insert %s, %one
+           %all = concat_from_sequence %t {axis = 0}
+           %n = sequence_length %t
+         }",
+    ),
+    (
+        "a body runs over a sequence",
+        "graph g(%x: f32[4, 3], %w: f32[1, 3]) -> (%y) {
+           %s = split_to_sequence %x {axis = 0}
+           %m = sequence_map %s, %w {captures = 1,
+             body = graph b(%a: f32[*], %w: f32[1, 3]) -> (%r) { %r = mul %a, %w } }
+           %y = concat_from_sequence %m {axis = 0}
+         }",
+    ),
+    (
+        "text is joined, compared and chosen",
+        "graph g(%c: bool[2]) -> (%y, %same) {
+           const %a: str[2] = dense [\"left \\\"x\\\"\", \"é\"]
+           const %b: str[2] = dense [\"right\", \"é\"]
+           %j = string_concat %a, %b
+           %y = where %c, %j, %b
+           %same = equal %a, %b
+         }",
+    ),
+];
+
+fn data(tensors: &[Tensor]) -> Vec<Datum> {
+    tensors.iter().cloned().map(Datum::Tensor).collect()
+}
+
+fn tensors(data: Vec<Datum>) -> Vec<Tensor> {
+    data.into_iter().filter_map(|d| d.as_tensor().cloned()).collect()
+}
+
+fn agree(want: &[Tensor], have: &[Tensor]) -> Result<(), String> {
+    for (w, h) in want.iter().zip(have) {
+        if w.dtype() == partita_ir::DType::Str {
+            return if w == h {
+                Ok(())
+            } else {
+                Err(format!("{:?} instead of {:?}", h.strings(), w.strings()))
+            };
+        }
+    }
+    close(want, have, 1e-5)
+}
+
+fn check(graph: &Graph, seed: u64) -> Result<(), String> {
+    let inputs = inputs(graph, seed, 3);
+    let want = interpret(graph, data(&inputs), Symbols::new(), &Budget::default());
+    let want = tensors(want.map_err(|d| format!("the interpreter: {d}"))?);
+    for name in ["cpu.toml", "slow-cpu-h100.toml", "cpu-h100-tpu-groq.toml"] {
+        for egraph in [true, false] {
+            let options = CompileOptions { egraph, ..Default::default() };
+            let here = |e: partita::Error| format!("{name}, e-graph {egraph}: {e}");
+            let compiled = compiled(graph, &machine(name), &options).map_err(here)?;
+            let program = load_compiled(&compiled).map_err(here)?;
+            for _ in 0..2 {
+                let have = tensors(run_data(&program, data(&inputs)).map_err(here)?);
+                agree(&want, &have).map_err(|e| format!("{name}, e-graph {egraph}: {e}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn programs_compute_what_the_interpreter_does() {
+    let mut failures = Vec::new();
+    for (title, text) in CASES {
+        let result = graph(text).and_then(|g| {
+            verified(&g)?;
+            round_trip(&g)?;
+            (1..4).try_for_each(|seed| check(&g, seed)).map_err(|e| format!("{e}\n{}", print(&g)))
+        });
+        failures.extend(result.err().map(|e| format!("{title}: {e}")));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+const ENDLESS: &str = "graph g(%x: f32[2]) -> (%y) {
+    const %yes: bool[] = dense [1]
+    %y = loop _, %yes, %x {size_names = [\"~y.0\"],
+      body = graph b(%i: i64[], %c: bool[], %v: f32[\"~v.0\"]) -> (%c, %w) {
+        %w = concat %v, %v {axis = 0} } }
+  }";
+
+#[test]
+fn limits_end_what_would_not_end() {
+    let graph = graph(ENDLESS).unwrap();
+    let compiled = compiled(&graph, &machine("cpu.toml"), &CompileOptions::default()).unwrap();
+    let inputs = data(&inputs(&graph, 1, 2));
+    let default = RunLimits::default();
+    let limits = [
+        ("X030", RunLimits { steps: 5, ..default }),
+        ("X035", RunLimits { bytes: 1 << 20, ..default }),
+        ("X036", RunLimits { time: Some(Duration::ZERO), ..default }),
+    ];
+    for (code, limits) in limits {
+        let mut program = load_compiled(&compiled).unwrap();
+        program.limits = limits;
+        let error = run_data(&program, inputs.clone()).unwrap_err().to_string();
+        assert!(error.contains(code) && error.contains("hint: "), "{error}");
+    }
+    let error = interpret(&graph, inputs, Symbols::new(), &Budget::new(RunLimits { steps: 5, ..default }));
+    assert_eq!(error.unwrap_err().code, "X030");
+}
