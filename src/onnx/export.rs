@@ -57,7 +57,7 @@ pub fn save(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>, Vec<Diag>
     let mut out = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     encoded
         .write(&mut out)
-        .map_err(|e| vec![Diag::new("I050", format!("the model cannot be written: {e}"))])?;
+        .map_err(|e| vec![Diag::new("I050", format!("the model cannot be written: {e}")).hint("write it to a file")])?;
     Ok(out)
 }
 

@@ -29,6 +29,7 @@ mod importer;
 mod inline;
 mod inputs;
 mod kept;
+mod letters;
 pub mod limits;
 mod lower;
 mod map;

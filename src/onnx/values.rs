@@ -110,7 +110,7 @@ impl Reader {
         self.n_left = self
             .n_left
             .checked_sub(1)
-            .ok_or_else(|| Diag::new("I007", format!("the file holds more than {MAX_TENSORS} values")))?;
+            .ok_or_else(|| Diag::new("I007", format!("the file holds more than {MAX_TENSORS} values")).hint("use fewer values"))?;
         match kind {
             PortKind::Tensor => Ok(Datum::Tensor(tensor_from_pb(bytes.clone())?.1)),
             PortKind::Sparse => sparse_from_pb(bytes).map(Datum::Tensor),
@@ -200,7 +200,7 @@ fn text(bytes: &Bytes) -> Result<String, Diag> {
 fn stacked(values: Vec<Datum>, n_keys: usize) -> Result<Tensor, Diag> {
     let tensor = |datum| match datum {
         Datum::Tensor(tensor) => Ok(tensor),
-        _ => Err(Diag::new("U003", "a map to anything but tensors is not supported")),
+        _ => Err(Diag::new("U003", "a map to anything but tensors is not supported").hint("use a map to numbers")),
     };
     let mut tensors: Vec<Tensor> = values.into_iter().map(tensor).collect::<Result<_, _>>()?;
     let Some(first) = tensors.first().cloned() else {
