@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use partita_ir::op::Rng;
 use partita_ir::{Bytes, DType, Datum, Tensor};
+use partita_onnx::PortKind;
 use partita_plan::program::PortForm;
 use partita_plan::{DimExpr, Plan};
 use std::collections::BTreeMap;
@@ -20,6 +21,12 @@ pub(crate) fn read(path: &Path) -> Result<Tensor> {
         return Ok(tensor);
     }
     crate::npy::read(path)
+}
+
+/// A value of any kind from a `.pb` file.
+pub(crate) fn read_pb(path: &Path, kind: PortKind) -> Result<Datum> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    partita_onnx::datum_from_pb(&Bytes::from_vec(bytes), kind).map_err(|d| Error::from(d).in_file(path))
 }
 
 /// What is known of an input before the program runs.

@@ -169,6 +169,21 @@ impl Emit {
         self.builder.graph().ty(value)
     }
 
+    /// The number of dimensions of a value, for forms that depend on it.
+    ///
+    /// # Errors
+    /// `U010` when only a run can tell.
+    pub(crate) fn ranked(&self, value: ValueId) -> Result<usize, Diag> {
+        let ty = self.ty(value);
+        if ty.is_tensor() {
+            return Ok(ty.rank());
+        }
+        let text =
+            format!("this form of the operator needs a known number of dimensions, the operand is {ty}");
+        let diag = Diag::new("U010", text).at_value(&*self.builder.graph().value(value).name);
+        Err(diag.hint("export the model with a newer opset, or with stated shapes"))
+    }
+
     /// A value name nobody else has.
     pub(crate) fn fresh(&mut self, wish: &str) -> String {
         let wish = self.scoped(wish);

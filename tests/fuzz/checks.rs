@@ -87,12 +87,15 @@ fn values(graph: &Graph) -> Option<Vec<Datum>> {
 }
 
 fn value(ty: &Type) -> Option<Datum> {
-    let size = |dim: &Dim| usize::try_from(dim.substitute(&|_| Some(Dim::known(SYMBOL_SIZE))).as_known()?).ok();
+    let size =
+        |dim: &Dim| usize::try_from(dim.substitute(&|_| Some(Dim::known(SYMBOL_SIZE))).as_known()?).ok();
     let shape: Vec<usize> = ty.shape.iter().map(size).collect::<Option<_>>()?;
     let n = partita_ir::tensor::n_elements(&shape).filter(|n| *n <= MAX_INPUT_ELEMENTS)?;
     let tensor = match ty.dtype {
         DType::Str => Tensor::from_strings(&shape, &vec![String::new(); n]),
-        dtype => Tensor::from_f64s(dtype, &shape, &VALUES.iter().cycle().take(n).copied().collect::<Vec<_>>()),
+        dtype => {
+            Tensor::from_f64s(dtype, &shape, &VALUES.iter().cycle().take(n).copied().collect::<Vec<_>>())
+        }
     };
     (ty.is_tensor()).then_some(Datum::Tensor(tensor?))
 }
