@@ -335,7 +335,7 @@ fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         return Ok(call);
     }
     let Some(known) = emit.builder.graph().as_const(scales).map(Tensor::to_f64s) else {
-        return Err(Diag::new("U001", "the scales of Resize before opset 11 must be constant"));
+        return grow_then_shrink(call, scales, emit);
     };
     let (grows, shrinks) = (known.iter().any(|s| *s > 1.0), known.iter().any(|s| *s < 1.0));
     if grows && shrinks {
@@ -347,6 +347,21 @@ fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     }
     let nearest = if shrinks { "ceil" } else { "floor" };
     call.attrs.insert("nearest_mode".to_owned(), Attr::from(nearest));
+    Ok(call)
+}
+
+/// Nearest neighbours are found downwards along axes that grow, upwards along those that shrink; which ones do is
+/// only known when the model runs.
+fn grow_then_shrink(mut call: Call, scales: ValueId, emit: &mut Emit) -> Result<Call, Diag> {
+    let one = emit.constant(&format!("{}_one", call.name), Tensor::scalar(1.0f32));
+    let bare = Call { attrs: Default::default(), ..sibling(&call, &[scales, one]) };
+    let (larger, smaller) = (emit.step(bare.clone(), "Max")?, emit.step(bare, "Min")?);
+    call.set_input(2, larger);
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from("floor"));
+    let grown = emit.step(call.clone(), "Resize")?;
+    call.set_input(0, grown);
+    call.set_input(2, smaller);
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from("ceil"));
     Ok(call)
 }
 
