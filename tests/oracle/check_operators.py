@@ -9,9 +9,9 @@ ONNX's reference implementation, or by ONNX Runtime where that has no answer, an
 (`--interp`) and with what a compiled plan gives on the CPU (`--partita`). With `--older` each model is also tried under
 older opsets in which it is valid.
 
-When the first oracle disagrees with us, the other one is asked. Where that agrees with us the case counts as disputed;
-operators whose disputes are understood stand in `disputed.txt` with a sentence. Ends with 1 when a case differs from
-both oracles, crashes, or is disputed without standing there.
+When the first oracle disagrees with us, the other one is asked. Where that agrees with us the case counts as disputed.
+What is understood stands in `understood.txt` with a sentence. Ends with 1 when another case is disputed, differs from
+both oracles, or crashes.
 
 Needs numpy, onnx and onnxruntime.
 """
@@ -105,11 +105,10 @@ def tally(cases, results, random):
     return table, notes
 
 
-def known_disputes():
-    """Operators whose disputes are understood, with the sentence."""
-    lines = (HERE / "disputed.txt").read_text().splitlines()
-    rows = (line.split(":", 1) for line in lines if line and not line.startswith("#"))
-    return {operator.strip(): reason.strip() for operator, reason in rows}
+def understood():
+    """Verdicts and operators that are no news."""
+    lines = (HERE / "understood.txt").read_text().splitlines()
+    return {tuple(line.split(":", 1)[0].split()) for line in lines if line and not line.startswith("#")}
 
 
 def arguments():
@@ -151,8 +150,8 @@ def run(args, root):
 
 def summary(table, notes, skipped, verbose):
     """Prints the outcome; whether all is fine."""
-    disputes = known_disputes()
-    bad = [n for n in notes if n[0] == "differs" or (n[0] == "disputed" and n[1].split("/")[0] not in disputes)]
+    known = understood()
+    bad = [n for n in notes if n[0] in ("differs", "disputed") and (n[0], n[1].split("/")[0]) not in known]
     shown = notes if verbose else bad
     for verdict, name, detail in shown:
         print(f"{verdict:9} {name}: {detail[:600]}")

@@ -35,16 +35,30 @@ def batch(command, cases, out):
             break
         Path(rest[missing[0]].rstrip().split("\t")[2], "status.txt").write_text(f"crash\nexit code {done.returncode}\n")
         rest = rest[missing[0] + 1 :]
-    return {name: read(folder) for name, folder in folders.items()}
+    return {case.name: read(folders[case.name], case.model) for case in cases}
 
 
-def read(folder):
+# Messages of files by what the model declares an output to be, and how they become Python values.
+FORMS = {
+    "tensor_type": (onnx.TensorProto, numpy_helper.to_array),
+    "sequence_type": (onnx.SequenceProto, numpy_helper.to_list),
+    "map_type": (onnx.MapProto, numpy_helper.to_dict),
+    "optional_type": (onnx.OptionalProto, numpy_helper.to_optional),
+}
+
+
+def read(folder, model):
+    """Status, and outputs or the letter. An output that was not written is None."""
     status, _, letter = (folder / "status.txt").read_text().partition("\n")
     if status != "ok":
         return status, letter.strip().replace("\n", " ")
-    outputs = []
-    while (path := folder / f"output_{len(outputs)}.pb").exists():
-        tensor = onnx.TensorProto()
-        tensor.ParseFromString(path.read_bytes())
-        outputs.append(numpy_helper.to_array(tensor))
-    return status, outputs
+    paths = [(folder / f"output_{n}.pb", port) for n, port in enumerate(onnx.load(model).graph.output)]
+    return status, [value(path, port) if path.exists() else None for path, port in paths]
+
+
+def value(path, port):
+    """What the file holds of an input or output."""
+    proto, convert = FORMS[port.type.WhichOneof("value") or "tensor_type"]
+    message = proto()
+    message.ParseFromString(path.read_bytes())
+    return convert(message)

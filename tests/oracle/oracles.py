@@ -3,10 +3,11 @@
 import functools
 from pathlib import Path
 
+import engines
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import defs, numpy_helper
+from onnx import defs
 from onnx.reference import ReferenceEvaluator
 
 # The oldest form of an operator that is tried.
@@ -18,11 +19,10 @@ RUNTIME_OPSET = 23
 def evaluate(path, inputs):
     """Outputs and the oracle's name; or None and why there are none."""
     model = onnx.load(path)
-    feeds = read_inputs(model, inputs)
     reasons = []
     for name, run in (("reference", reference), ("runtime", runtime)):
         try:
-            return run(model, feeds), name
+            return run(model, read_inputs(model, inputs)), name
         except Exception as error:  # noqa: BLE001: oracles fail in many ways
             reasons.append(f"{name}: {type(error).__name__}: {str(error)[:160]}")
     return None, "; ".join(reasons).replace("\n", " ")
@@ -39,12 +39,7 @@ def second_opinion(path, inputs, first):
 
 def read_inputs(model, folder):
     """Values by name of input."""
-    feeds = {}
-    for n, value in enumerate(model.graph.input):
-        tensor = onnx.TensorProto()
-        tensor.ParseFromString((folder / f"input_{n}.pb").read_bytes())
-        feeds[value.name] = numpy_helper.to_array(tensor)
-    return feeds
+    return {port.name: engines.value(folder / f"input_{n}.pb", port) for n, port in enumerate(model.graph.input)}
 
 
 def reference(model, feeds):

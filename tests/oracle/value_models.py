@@ -32,6 +32,14 @@ class Build:
         self.values.append(value)
         return name
 
+    def map(self, keys):
+        """An input that maps these numbers to floats."""
+        name = f"x{len(self.inputs)}"
+        kind = helper.make_map_type_proto(I, helper.make_tensor_type_proto(F, []))
+        self.inputs.append(helper.make_value_info(name, kind))
+        self.values.append({key: np.float32(self.rng.uniform(-3, 3)) for key in keys})
+        return name
+
     def node(self, op, inputs, domain="", n=1, **attrs):
         """A node; its result, or its results."""
         names = [f"v{len(self.nodes)}_{k}" for k in range(n)]
@@ -173,25 +181,26 @@ def sequence_map(b):
 
 
 def zip_map(b):
-    """A map is made and turned into a tensor again."""
     maps = b.node("ZipMap", [b.tensor([2, 3])], domain="ai.onnx.ml", classlabels_int64s=[7, 3, 5])
-    one = b.node("SequenceAt", [maps, b.position(2)])
-    vocabulary = {"int64_vocabulary": [5, 9, 7, 3]}
-    b.result(b.node("DictVectorizer", [one], domain="ai.onnx.ml", **vocabulary))
+    each = helper.make_map_type_proto(I, helper.make_tensor_type_proto(F, []))
+    b.outputs.append(helper.make_value_info(maps, helper.make_sequence_type_proto(each)))
+
+
+def dict_vectorizer(b):
+    held = b.map([7, 3, 5])
+    b.result(b.node("DictVectorizer", [held], domain="ai.onnx.ml", int64_vocabulary=[5, 9, 7, 3]))
 
 
 def cast_map(b):
-    maps = b.node("ZipMap", [b.tensor([1, 3])], domain="ai.onnx.ml", classlabels_int64s=[4, 1, 2])
-    one = b.node("SequenceAt", [maps, b.given(np.int64(0))])
     form = {"map_form": "SPARSE", "max_map": 6} if b.rng.random() < 0.5 else {"map_form": "DENSE"}
-    b.result(b.node("CastMap", [one], domain="ai.onnx.ml", cast_to="TO_FLOAT", **form))
+    b.result(b.node("CastMap", [b.map([1, 2, 4])], domain="ai.onnx.ml", cast_to="TO_FLOAT", **form))
 
 
 # Our operators by what exercises them.
 MAKERS = {
     "cast_map": cast_map,
     "concat_from_sequence": concat_from_sequence,
-    "dict_vectorizer": zip_map,
+    "dict_vectorizer": dict_vectorizer,
     "if": condition,
     "loop": loop,
     "optional": optional,
@@ -221,7 +230,8 @@ def write(root, count, seed):
             (folder / "inputs").mkdir(parents=True, exist_ok=True)
             onnx.save(build.model(), folder / "model.onnx")
             for k, (info, value) in enumerate(zip(build.inputs, build.values)):
-                tensor = numpy_helper.from_array(value, info.name)
-                (folder / "inputs" / f"input_{k}.pb").write_bytes(tensor.SerializeToString())
+                convert = numpy_helper.from_dict if isinstance(value, dict) else numpy_helper.from_array
+                message = convert(value, info.name)
+                (folder / "inputs" / f"input_{k}.pb").write_bytes(message.SerializeToString())
             made.append((operator, folder))
     return made
