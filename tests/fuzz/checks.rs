@@ -19,6 +19,8 @@ const LIMITS: Limits = Limits {
     tensors: 1 << 10,
     name_bytes: 1 << 10,
     dense_bytes: 1 << 22,
+    attribute_bytes: 1 << 20,
+    elements: 1 << 20,
 };
 
 /// Limits of the run of an imported model.
