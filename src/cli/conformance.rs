@@ -3,7 +3,7 @@
 use super::args::{Compiling, ConformanceArgs};
 use super::{Io, tensors};
 use crate::error::{Error, Result};
-use crate::pipeline::{compile, load};
+use crate::pipeline::{compile, load_with};
 use crate::session::{load_compiled, run_data};
 use partita_hw::Machine;
 use partita_ir::{Datum, RunLimits};
@@ -71,7 +71,7 @@ fn case(
     limits: RunLimits,
 ) -> Result<()> {
     let options = compiling.options()?;
-    let loaded = load(model, &options.dims)?;
+    let loaded = load_with(model, &compiling.import()?)?;
     let ports = partita_onnx::port_kinds(model).map_err(|d| Error::from(d).in_file(model))?;
     let input = |(i, (_, kind)): (usize, &(String, PortKind))| {
         tensors::read_pb(&inputs.join(format!("input_{i}.pb")), *kind)

@@ -58,7 +58,7 @@ fn wanted(plan: &Plan) -> (Vec<&str>, Vec<Wanted<'_>>) {
 /// Every input of the plan: from `given` by name, or random when `fill`.
 pub(crate) fn inputs(
     plan: &Plan,
-    mut given: BTreeMap<String, Tensor>,
+    mut given: BTreeMap<String, Datum>,
     fill: Option<u64>,
     dims: &BTreeMap<String, i64>,
 ) -> Result<Vec<Datum>> {
@@ -68,7 +68,7 @@ pub(crate) fn inputs(
     let mut out = Vec::new();
     for want in &wanted {
         out.push(match (given.remove(want.name), want.shape.filter(|_| fill.is_some())) {
-            (Some(tensor), _) => Datum::Tensor(tensor),
+            (Some(datum), _) => datum,
             (None, Some(shape)) => Datum::Tensor(random(want.dtype, shape, &symbols, &mut rng)?),
             (None, None) => {
                 let hint = format!("give --input {}=FILE.npy, or --input random", want.name);
@@ -93,13 +93,13 @@ pub(crate) fn inputs(
 fn sizes(
     names: &[&str],
     wanted: &[Wanted],
-    given: &BTreeMap<String, Tensor>,
+    given: &BTreeMap<String, Datum>,
     dims: &BTreeMap<String, i64>,
 ) -> Vec<i64> {
     let mut symbols: Vec<i64> =
         names.iter().map(|n| dims.get(*n).copied().unwrap_or(RANDOM_SYMBOL)).collect();
     for want in wanted {
-        let (Some(shape), Some(tensor)) = (want.shape, given.get(want.name)) else { continue };
+        let (Some(shape), Some(tensor)) = (want.shape, given.get(want.name).and_then(Datum::as_tensor)) else { continue };
         for (dim, &size) in shape.iter().zip(tensor.shape()) {
             if let Some(slot) = dim.as_symbol().and_then(|s| symbols.get_mut(s)) {
                 *slot = size as i64;
