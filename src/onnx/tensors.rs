@@ -350,7 +350,7 @@ mod tests {
         proto.int32_data.clear();
         proto.data_type = 9999;
         assert_eq!(read(&proto), Err("I041"));
-        proto.data_type = 27;
+        proto.data_type = 14;
         assert_eq!(read(&proto), Err("U003"));
         let missing = TensorProto { dims: vec![1], data_type: 1, ..Default::default() };
         assert_eq!(read(&missing), Err("I040"));
