@@ -3,11 +3,14 @@
 
 use crate::programs::compiled;
 use crate::support::{close, graph, inputs, machine, round_trip, verified};
+use partita::devices::drivers;
+use partita::host_kernels::ReferenceKernels;
 use partita::pipeline::CompileOptions;
 use partita::session::{load_compiled, run_data};
 use partita_ir::interp::{Symbols, run_data as interpret};
 use partita_ir::text::print;
 use partita_ir::{Budget, Datum, Graph, RunLimits, Tensor};
+use partita_runtime::{Program, SessionOptions};
 use std::time::Duration;
 
 /// Title and text of every case.
@@ -213,4 +216,30 @@ fn limits_end_what_would_not_end() {
     }
     let error = interpret(&graph, inputs, Symbols::new(), &Budget::new(RunLimits { steps: 5, ..default }));
     assert_eq!(error.unwrap_err().code, "X030");
+}
+
+/// Bits of a plan with a program flip: a letter or the same answer.
+#[test]
+fn flipped_bytes_of_programs_change_no_answer() {
+    let graph = graph(CASES[2].1).unwrap();
+    let compiled = compiled(&graph, &machine("cpu.toml"), &CompileOptions::default()).unwrap();
+    let plan = crate::programs::plan_bytes(&compiled);
+    let inputs = data(&inputs(&graph, 1, 2));
+    let run = |bytes: &[u8]| {
+        let limits = RunLimits { steps: 1000, ..RunLimits::default() };
+        let options = SessionOptions { threads: Some(1), verify_weights: true, ..Default::default() };
+        let program = Program::load(bytes.to_vec(), &drivers(), Some(&ReferenceKernels), &options);
+        let mut program = program.map_err(|e| e.to_string())?;
+        program.limits = limits;
+        run_data(&program, inputs.clone()).map_err(|e| e.to_string())
+    };
+    let want = run(&plan).unwrap();
+    for at in 0..plan.len() {
+        let mut bytes = plan.clone();
+        bytes[at] ^= 1 << (at % 8);
+        match run(&bytes) {
+            Ok(have) => assert!(have == want, "byte {at} changes the answer"),
+            Err(letter) => assert!(letter.contains("error ") && letter.contains("hint: "), "{at}: {letter}"),
+        }
+    }
 }

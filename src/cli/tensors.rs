@@ -99,7 +99,10 @@ fn sizes(
     let mut symbols: Vec<i64> =
         names.iter().map(|n| dims.get(*n).copied().unwrap_or(RANDOM_SYMBOL)).collect();
     for want in wanted {
-        let (Some(shape), Some(tensor)) = (want.shape, given.get(want.name).and_then(Datum::as_tensor)) else { continue };
+        let (Some(shape), Some(tensor)) = (want.shape, given.get(want.name).and_then(Datum::as_tensor))
+        else {
+            continue;
+        };
         for (dim, &size) in shape.iter().zip(tensor.shape()) {
             if let Some(slot) = dim.as_symbol().and_then(|s| symbols.get_mut(s)) {
                 *slot = size as i64;

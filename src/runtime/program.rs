@@ -2,6 +2,7 @@
 
 use crate::driver::WeightBytes;
 use crate::error::RuntimeError;
+use crate::execute::guarded;
 use crate::session::{Drivers, PortInfo, Session, SessionOptions, infos};
 use crate::source::{self, PlanSource};
 use partita_plan::budget::{Budget, RunLimits};
@@ -314,7 +315,8 @@ impl Run<'_> {
                 let bodies = Bodies { run: self, item, symbols };
                 let call =
                     HostCall { symbols, inputs: &inputs, n_outputs: item.outputs.len(), blocks: &bodies };
-                op.run(&call).map_err(|e| at_item(e, item))?
+                let place = || format!("node {}", item.name);
+                guarded(place, || op.run(&call)).map_err(|e| at_item(e, item))?
             }
         };
         if results.len() < item.outputs.len() {
