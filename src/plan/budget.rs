@@ -100,6 +100,16 @@ impl Budget {
         Ok(())
     }
 
+    /// Checks that as many bytes are left, without taking them.
+    ///
+    /// # Errors
+    /// `X035` when they are not.
+    pub fn fits(&self, bytes: usize) -> Result<(), PlanError> {
+        self.hold(bytes)?;
+        self.release(bytes);
+        Ok(())
+    }
+
     /// Gives bytes back.
     pub fn release(&self, bytes: usize) {
         self.bytes.set(self.bytes.get().saturating_add(bytes as u64));
