@@ -66,10 +66,10 @@ fn what_is_refused_has_a_reason_and_nothing_else_has() {
         let missing = one.accepted().len() < one.opsets.len();
         match (missing, refused.contains_key(&key)) {
             (true, false) => {
-                findings.push(format!("{}.{} is refused without a reason", one.domain, one.name))
+                findings.push(format!("{}.{} is refused without a reason", one.domain, one.name));
             }
             (false, true) => {
-                findings.push(format!("{}.{} is accepted, it has a reason", one.domain, one.name))
+                findings.push(format!("{}.{} is accepted, it has a reason", one.domain, one.name));
             }
             _ => {}
         }

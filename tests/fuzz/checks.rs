@@ -2,6 +2,7 @@
 //! failed, so a demand is written once.
 
 #![allow(clippy::panic, reason = "a broken demand is a finding")]
+#![allow(unreachable_pub, reason = "the fuzz crate is a library of these functions")]
 
 use partita_ir::interp::{self, Symbols};
 use partita_ir::{Budget, Bytes, DType, Datum, Dim, Graph, RunLimits, Tensor, Type, text};
