@@ -3,7 +3,6 @@
 //! Beside types, inference tracks *content*: small integer tensors whose elements are known as numbers or as
 //! dims. That is what turns the Shape/Gather/Concat/Reshape chains of exporters into plain reshapes.
 
-use crate::Dim;
 use crate::attr::{Attr, Attrs};
 use crate::data::evaluate_tensors;
 use crate::diag::Diag;
@@ -12,6 +11,7 @@ use crate::graph::{Graph, NodeId, Source, ValueId};
 use crate::op::{InferCtx, OpRef, Operand, SIZES};
 use crate::tensor::Tensor;
 use crate::types::{Content, Form, Type};
+use crate::{DType, Dim};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -47,6 +47,7 @@ pub fn infer_op(
         let contents = vec![None; types.len()];
         return Ok(Inferred { types, contents });
     }
+    refuse_text(op, inputs)?;
     let types = match (op.infer)(&ctx) {
         // Not even the rank is known before the program runs.
         Err(diag) if diag.code == DATA_DEPENDENT => vec![Type::any(); n_outputs],
@@ -65,6 +66,17 @@ pub fn infer_op(
     }
     let contents = contents(op, &ctx, &mut types);
     Ok(Inferred { types, contents })
+}
+
+fn refuse_text(op: OpRef, inputs: &[Option<Operand>]) -> Result<(), Diag> {
+    let takes = op.traits.text || op.data.is_some();
+    match inputs.iter().position(|o| o.is_some_and(|o| o.ty.dtype == DType::Str)) {
+        Some(n) if !takes => {
+            Err(Diag::new("V006", format!("operand {n} of {} is text", op.name))
+                .hint("cast it to numbers first"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The results of an operator over tensors when the rank of an operand is not known: nothing is known of them.

@@ -117,6 +117,9 @@ pub fn evaluate_tensors(
 ) -> Result<Vec<Tensor>, Diag> {
     check_arity(op, tensors.len(), n_outputs)?;
     let table = share_tables(&mut tensors.iter_mut().flatten().collect::<Vec<_>>());
+    if table.is_some() && !op.traits.text {
+        return Err(Diag::new("X038", format!("{} is given text", op.name)).hint("cast it to numbers first"));
+    }
     let inputs: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
     let results = (op.eval)(&EvalCtx { attrs, inputs: &inputs, n_outputs })?;
     let named = |t: Tensor| match t.table() {

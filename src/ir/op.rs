@@ -26,6 +26,8 @@ pub struct Traits {
     pub reshapes: bool,
     /// The result is not determined by the inputs (random numbers).
     pub random: bool,
+    /// Takes text; operators that do not are refused text wherever they stand.
+    pub text: bool,
 }
 
 /// Kind of an attribute.

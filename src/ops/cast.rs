@@ -32,7 +32,7 @@ static CAST: OpDef = OpDef {
         attr("saturate", AttrKind::Int),
         required("to", AttrKind::DType),
     ],
-    traits: ELEMENTWISE,
+    traits: partita_ir::op::Traits { text: true, ..ELEMENTWISE },
     infer: infer_cast,
     content: Some(content_cast),
     eval: |c| Ok(vec![converted(tensor(c, 0)?, target(c.attrs)?, Rounding::of(c.attrs)?)?]),
@@ -137,7 +137,7 @@ static CAST_LIKE: OpDef = OpDef {
     onnx: &[onnx("CastLike", 15)],
     inputs: exactly(2),
     attrs: &[attr("round_mode", AttrKind::Str), attr("saturate", AttrKind::Int)],
-    traits: crate::common::PLAIN,
+    traits: crate::common::TEXT,
     infer: |c| {
         Rounding::of(c.attrs)?;
         Ok(vec![Type::new(input(c, 1)?.dtype, input(c, 0)?.shape.clone())])
@@ -221,7 +221,7 @@ static IDENTITY: OpDef = OpDef {
     doc: "x itself.",
     onnx: &[onnx("Identity", 1)],
     attrs: &[],
-    traits: partita_ir::op::Traits { elementwise: true, ..RESHAPES },
+    traits: partita_ir::op::Traits { elementwise: true, text: true, ..RESHAPES },
     infer: same_as_first,
     content: Some(content::pass),
     eval: |c| Ok(vec![tensor(c, 0)?.clone()]),

@@ -15,16 +15,24 @@ pub const INTS: &[DType] =
     &[DType::I8, DType::I16, DType::I32, DType::I64, DType::U8, DType::U16, DType::U32, DType::U64];
 
 /// No special facts.
-pub const PLAIN: Traits =
-    Traits { elementwise: false, commutative: false, moves_data: false, reshapes: false, random: false };
+pub const PLAIN: Traits = Traits {
+    elementwise: false,
+    commutative: false,
+    moves_data: false,
+    reshapes: false,
+    random: false,
+    text: false,
+};
+/// No special facts, takes text.
+pub const TEXT: Traits = Traits { text: true, ..PLAIN };
 /// Elementwise.
 pub const ELEMENTWISE: Traits = Traits { elementwise: true, ..PLAIN };
 /// Elementwise, operands may be swapped.
 pub const COMMUTATIVE: Traits = Traits { elementwise: true, commutative: true, ..PLAIN };
 /// Moves elements.
-pub const MOVES: Traits = Traits { moves_data: true, ..PLAIN };
+pub const MOVES: Traits = Traits { moves_data: true, ..TEXT };
 /// Reinterprets the shape.
-pub const RESHAPES: Traits = Traits { moves_data: true, reshapes: true, ..PLAIN };
+pub const RESHAPES: Traits = Traits { moves_data: true, reshapes: true, ..TEXT };
 
 /// Exactly `n`.
 pub const fn exactly(n: usize) -> Arity {

@@ -75,6 +75,7 @@ static DYNAMIC_TIME_WARPING: OpDef = OpDef {
 
 static MURMUR_HASH_3: OpDef = OpDef {
     name: "murmur_hash_3",
+    traits: crate::common::TEXT,
     doc: "the 32-bit MurmurHash3 of every element's bytes.",
     onnx: &[ms("MurmurHash3")],
     inputs: exactly(1),

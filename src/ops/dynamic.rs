@@ -2,7 +2,7 @@
 //! only a run can tell.
 
 use crate::common::{
-    PLAIN, attr, axis_of, between, data_dependent, exactly, input, onnx, sample_of, tensor, type_error,
+    TEXT, attr, axis_of, between, data_dependent, exactly, input, onnx, sample_of, tensor, type_error,
     work_move,
 };
 use crate::elements::take;
@@ -38,7 +38,7 @@ static COMPRESS: OpDef = OpDef {
     inputs: exactly(2),
     outputs: exactly(1),
     attrs: &[attr("axis", AttrKind::Int)],
-    traits: PLAIN,
+    traits: TEXT,
     infer: |c| {
         or_unknown(infer_by(c, eval_compress), || {
             let x = input(c, 0).ok()?;

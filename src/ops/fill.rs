@@ -204,6 +204,7 @@ static EYE_LIKE: OpDef = OpDef {
 
 static ONE_HOT: OpDef = OpDef {
     name: "one_hot",
+    traits: crate::common::TEXT,
     doc: "A new axis of `depth` elements: values[1] at the index, values[0] elsewhere.",
     onnx: &[onnx("OneHot", 11)],
     inputs: between(1, 3),

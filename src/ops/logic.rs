@@ -84,7 +84,7 @@ static EQUAL: OpDef = OpDef {
     name: "equal",
     doc: "a == b; NaN equals nothing.",
     onnx: &[onnx("Equal", 7)],
-    traits: COMMUTATIVE,
+    traits: partita_ir::op::Traits { text: true, ..COMMUTATIVE },
     content: Some(|c| content::zip(c, |a, b| truth(content::equal(a, b)))),
     scalar: Some(|c, b, x| two(c, b, x, TileOp::Eq)),
     sample: |rng| sample_compare(rng, any),
@@ -417,6 +417,7 @@ fn sample_special(rng: &mut Rng) -> Sample {
 
 static WHERE: OpDef = OpDef {
     name: "where",
+    traits: partita_ir::op::Traits { text: true, ..crate::common::ELEMENTWISE },
     doc: "a where the condition holds, else b.",
     onnx: &[onnx("Where", 9)],
     inputs: exactly(3),

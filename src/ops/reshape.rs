@@ -283,7 +283,7 @@ static SHAPE: OpDef = OpDef {
     onnx: &[onnx("Shape", 1)],
     inputs: exactly(1),
     attrs: &[attr("end", AttrKind::Int), attr("start", AttrKind::Int)],
-    traits: crate::common::PLAIN,
+    traits: crate::common::TEXT,
     infer: |c| Ok(vec![Type::known(DType::I64, &[shape_range(c.attrs, input(c, 0)?.rank()).len()])]),
     content: Some(|c| {
         let x = input(c, 0).ok()?;
@@ -319,7 +319,7 @@ static SIZE: OpDef = OpDef {
     doc: "The number of elements of x.",
     onnx: &[onnx("Size", 1)],
     inputs: exactly(1),
-    traits: crate::common::PLAIN,
+    traits: crate::common::TEXT,
     infer: |_| Ok(vec![Type::known(DType::I64, &[])]),
     content: Some(|c| Some(vec![input(c, 0).ok()?.n_elements()])),
     eval: |c| Ok(vec![Tensor::scalar(tensor(c, 0)?.n_elements() as i64)]),

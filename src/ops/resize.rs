@@ -43,7 +43,7 @@ static RESIZE: OpDef = OpDef {
         operand("scales", AttrKind::Floats, 2),
         operand("sizes", AttrKind::Dims, 3),
     ],
-    traits: PLAIN,
+    traits: crate::common::TEXT,
     infer: infer_resize,
     content: None,
     eval: eval_resize,

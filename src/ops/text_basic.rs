@@ -1,7 +1,7 @@
 //! Text, element by element: `StringConcat`, `StringNormalizer` and `StringSplit`.
 
 use crate::common::{
-    PLAIN, attr, attr_error, broadcast, exactly, input, onnx, sample_of, tensor, type_error, unsupported,
+    TEXT, attr, attr_error, broadcast, exactly, input, onnx, sample_of, tensor, type_error, unsupported,
     work_move,
 };
 use crate::elements::broadcast_walk;
@@ -33,7 +33,7 @@ static STRING_CONCAT: OpDef = OpDef {
     inputs: exactly(2),
     outputs: exactly(1),
     attrs: &[],
-    traits: PLAIN,
+    traits: TEXT,
     infer: infer_concat,
     content: None,
     eval: eval_concat,
@@ -55,7 +55,7 @@ static STRING_NORMALIZER: OpDef = OpDef {
         attr("locale", AttrKind::Str),
         attr("stopwords", AttrKind::Strs),
     ],
-    traits: PLAIN,
+    traits: TEXT,
     infer: infer_normalizer,
     content: None,
     eval: eval_normalizer,
@@ -72,7 +72,7 @@ static STRING_SPLIT: OpDef = OpDef {
     inputs: exactly(1),
     outputs: crate::common::between(1, 2),
     attrs: &[attr("delimiter", AttrKind::Str), attr("maxsplit", AttrKind::Int)],
-    traits: PLAIN,
+    traits: TEXT,
     infer: infer_split,
     content: None,
     eval: eval_split,

@@ -5,7 +5,7 @@
 //! quoting, and in which escapes are letters (<https://github.com/google/re2/wiki/Syntax>).
 
 use crate::common::{
-    PLAIN, attr, attr_error, exactly, input, onnx, sample_of, tensor, type_error, unsupported, work_move,
+    TEXT, attr, attr_error, exactly, input, onnx, sample_of, tensor, type_error, unsupported, work_move,
 };
 use crate::ml_common::want_dtype;
 use crate::text_basic::{sample_texts, strings};
@@ -34,7 +34,7 @@ static REGEX_FULL_MATCH: OpDef = OpDef {
     inputs: exactly(1),
     outputs: exactly(1),
     attrs: &[attr("pattern", AttrKind::Str)],
-    traits: PLAIN,
+    traits: TEXT,
     infer: infer_match,
     content: None,
     eval: eval_match,

@@ -1,7 +1,7 @@
 //! `TfIdfVectorizer`: how often the listed n-grams occur in a sequence of tokens.
 
 use crate::common::{
-    PLAIN, attr, attr_error, exactly, from_f64s, input, onnx, required, sample_of, tensor, type_error,
+    TEXT, attr, attr_error, exactly, from_f64s, input, onnx, required, sample_of, tensor, type_error,
     unsupported, work,
 };
 use crate::eval::result;
@@ -38,7 +38,7 @@ static TFIDF_VECTORIZER: OpDef = OpDef {
         attr("pool_strings", AttrKind::Strs),
         attr("weights", AttrKind::Floats),
     ],
-    traits: PLAIN,
+    traits: TEXT,
     infer: infer_tfidf,
     content: None,
     eval: eval_tfidf,
