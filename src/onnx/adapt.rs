@@ -376,7 +376,7 @@ fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         return Ok(call);
     }
     let Some(known) = emit.builder.graph().as_const(scales).map(Tensor::to_f64s) else {
-        return Err(Diag::new("U001", "the scales of Resize before opset 11 must be constant"));
+        return resize_either_way(call, scales, emit);
     };
     let (grows, shrinks) = (known.iter().any(|s| *s > 1.0), known.iter().any(|s| *s < 1.0));
     if grows && shrinks {
@@ -388,6 +388,21 @@ fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     }
     let nearest = if shrinks { "ceil" } else { "floor" };
     call.attrs.insert("nearest_mode".to_owned(), Attr::from(nearest));
+    Ok(call)
+}
+
+/// The resize by scales that only a run can tell: first what grows, then what shrinks.
+fn resize_either_way(mut call: Call, scales: ValueId, emit: &mut Emit) -> Result<Call, Diag> {
+    let one = emit.constant(&format!("{}_one", call.name), Tensor::scalar(1.0f32));
+    let up = emit.step(sibling(&call, &[scales, one]), "Max")?;
+    let down = emit.step(sibling(&call, &[scales, one]), "Min")?;
+    let mut grown = call.clone();
+    grown.set_input(2, up);
+    grown.attrs.insert("nearest_mode".to_owned(), Attr::from("floor"));
+    let grown = emit.step(grown, "Resize")?;
+    call.set_input(0, grown);
+    call.set_input(2, down);
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from("ceil"));
     Ok(call)
 }
 
@@ -422,6 +437,16 @@ fn upsample(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
             .ok_or_else(|| Diag::new("I019", "the list of scales is too long"))?;
         let constant = emit.constant(&format!("{}_scales", call.name), tensor);
         call.set_input(1, constant);
+    }
+    // Upsample only grows, so scales that only a run can tell do not matter for which element is nearest.
+    let known = call.input(1).is_none_or(|scales| emit.builder.graph().as_const(scales).is_some());
+    if !known {
+        let scales = need(&call, 1)?;
+        call.inputs.truncate(1);
+        call.set_input(2, scales);
+        call.attrs.insert("coordinate_transformation_mode".to_owned(), Attr::from("asymmetric"));
+        call.attrs.insert("nearest_mode".to_owned(), Attr::from("floor"));
+        return Ok(call);
     }
     resize_10(call, emit)
 }

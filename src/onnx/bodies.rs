@@ -192,7 +192,9 @@ impl Importer<'_> {
     fn score_formals(&self, call: &Call) -> Result<Formals, Diag> {
         let operands = self.operand_types(call, 0)?;
         let (Some(q), Some(k)) = (operands.first(), operands.get(1)) else {
-            return Err(Diag::new("V001", "FlexAttention takes three operands").hint("give queries, keys and values"));
+            return Err(
+                Diag::new("V001", "FlexAttention takes three operands").hint("give queries, keys and values")
+            );
         };
         let dtype = match call.int("softmax_precision") {
             Some(code) => crate::dtypes::dtype_of(code)?,

@@ -178,7 +178,8 @@ impl Emit {
         if ty.is_tensor() {
             return Ok(ty.rank());
         }
-        let text = format!("this form of the operator needs a known number of dimensions, the operand is {ty}");
+        let text =
+            format!("this form of the operator needs a known number of dimensions, the operand is {ty}");
         let diag = Diag::new("U010", text).at_value(&*self.builder.graph().value(value).name);
         Err(diag.hint("export the model with a newer opset, or with stated shapes"))
     }

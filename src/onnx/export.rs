@@ -55,9 +55,9 @@ pub fn save(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>, Vec<Diag>
         return Err(vec![Diag::new("I051", text).hint("write it to a file, with its weights beside it")]);
     }
     let mut out = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    encoded
-        .write(&mut out)
-        .map_err(|e| vec![Diag::new("I050", format!("the model cannot be written: {e}")).hint("write it to a file")])?;
+    encoded.write(&mut out).map_err(|e| {
+        vec![Diag::new("I050", format!("the model cannot be written: {e}")).hint("write it to a file")]
+    })?;
     Ok(out)
 }
 
@@ -93,9 +93,10 @@ fn encode(graph: &Graph, options: &ExportOptions) -> Result<Encoded, Vec<Diag>> 
         metadata_props: options.metadata.iter().map(|(k, v)| entry(k, v)).collect(),
         ..Default::default()
     };
+    let types = writer.types();
     let mut graph =
         GraphProto { node: writer.nodes, name: name.to_owned(), input, output, ..Default::default() };
-    options.kept.restore_model(&mut model, &mut graph);
+    options.kept.restore_model(&mut model, &mut graph, &types);
     Ok(Encoded { model, graph, initializers: writer.shared.initializers })
 }
 

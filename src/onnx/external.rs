@@ -75,10 +75,11 @@ impl External {
         if let Some(file) = self.open.get(&path) {
             return Ok(file.clone());
         }
-        let file = map(&path, self.max_bytes, &|file| self.one_name(file, location)).map_err(|d| match d.code {
-            "I034" => d,
-            _ => Diag::new("I031", format!("{location}: {}", d.message)).hint(d.hint),
-        })?;
+        let file =
+            map(&path, self.max_bytes, &|file| self.one_name(file, location)).map_err(|d| match d.code {
+                "I034" => d,
+                _ => Diag::new("I031", format!("{location}: {}", d.message)).hint(d.hint),
+            })?;
         self.open.insert(path, file.clone());
         Ok(file)
     }

@@ -74,13 +74,7 @@ pub(crate) struct Importer<'m> {
 }
 
 impl<'m> Importer<'m> {
-    pub(crate) fn new(
-        name: &str,
-        inliner: Inliner<'m>,
-        store: Store,
-        options: &Options,
-        kept: Kept,
-    ) -> Self {
+    pub(crate) fn new(name: &str, inliner: Inliner<'m>, store: Store, options: &Options, kept: Kept) -> Self {
         let emit = Emit::new(name, partita_ops::registry(), BTreeSet::new());
         Self {
             level: Level { emit, scopes: vec![Scope::new()], depth: 0 },

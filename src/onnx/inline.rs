@@ -119,11 +119,7 @@ impl<'m> Inliner<'m> {
     /// `nodes` with every call of a model's function expanded; calls inside subgraphs stay for later. Calls that
     /// cannot be expanded are left out, with a letter: `I007` too many nodes, `I024` calls nested too deeply (or
     /// without end), `I025` a call that does not fit its function.
-    pub(crate) fn inline<'g>(
-        &mut self,
-        nodes: &'g [NodeProto],
-        opsets: &Opsets,
-    ) -> Inlined<'g> {
+    pub(crate) fn inline<'g>(&mut self, nodes: &'g [NodeProto], opsets: &Opsets) -> Inlined<'g> {
         let whole = |node| Flat { node: Cow::Borrowed(node), opsets: opsets.clone() };
         let mut todo: Vec<Pending> =
             nodes.iter().rev().map(|n| Pending { flat: whole(n), depth: 0 }).collect();
@@ -145,7 +141,9 @@ impl<'m> Inliner<'m> {
                     out.diags.push(diag.at_node(format!("{} ({})", node.name, node.op_type)));
                     out.failed.extend(node.output.iter().cloned());
                     if spent {
-                        todo.drain(..).for_each(|p| out.failed.extend(p.flat.node.output.iter().cloned()));
+                        // Nothing of a graph that large is looked at any more.
+                        let left = todo.drain(..).map(|p| p.flat).chain(out.nodes.drain(..));
+                        out.failed.extend(left.flat_map(|flat| flat.node.output.to_vec()));
                     }
                 }
             }

@@ -16,7 +16,13 @@ use partita_onnx::{ExportOptions, Imported, Limits, Options, load_bytes, save};
 
 fn graph(nodes: Vec<NodeProto>, inputs: &[&str], outputs: &[&str]) -> GraphProto {
     let infos = |names: &[&str]| names.iter().map(|n| open(n)).collect::<Vec<ValueInfoProto>>();
-    GraphProto { node: nodes, input: infos(inputs), output: infos(outputs), name: "body".to_owned(), ..Default::default() }
+    GraphProto {
+        node: nodes,
+        input: infos(inputs),
+        output: infos(outputs),
+        name: "body".to_owned(),
+        ..Default::default()
+    }
 }
 
 fn body(name: &str, g: GraphProto) -> AttributeProto {
@@ -71,7 +77,8 @@ fn branches() -> ModelProto {
         node("Greater", &["r", "zero"], &["c"], vec![]),
         node("If", &["c"], &["y"], vec![body("then_branch", then), body("else_branch", other)]),
     ];
-    let zero = TensorProto { name: "zero".to_owned(), data_type: 1, float_data: vec![0.0], ..Default::default() };
+    let zero =
+        TensorProto { name: "zero".to_owned(), data_type: 1, float_data: vec![0.0], ..Default::default() };
     model(17, nodes, vec![value("x", &[-1])], vec![open("y")], vec![zero])
 }
 
@@ -125,7 +132,13 @@ fn a_carried_value_may_change_its_rank_but_not_its_type() {
             node("Loop", &["n", "", "x"], &["w"], vec![body("body", inner(last))]),
             node("ReduceSum", &["w"], &["y"], vec![int("keepdims", 0)]),
         ];
-        model(17, nodes, vec![value("x", &[2])], vec![open("y")], vec![scalar("n", 7, 2), scalar("zero", 7, 0)])
+        model(
+            17,
+            nodes,
+            vec![value("x", &[2])],
+            vec![open("y")],
+            vec![scalar("n", 7, 2), scalar("zero", 7, 0)],
+        )
     };
     let mut grow = with(node("Unsqueeze", &["v", "axes"], &["w"], vec![]));
     let axes = TensorProto { dims: vec![1], ..scalar("axes", 7, 0) };
@@ -137,24 +150,21 @@ fn a_carried_value_may_change_its_rank_but_not_its_type() {
 /// Running sums of x, which Scan takes element by element; the carried sum starts at `x[0] * 0`.
 #[test]
 fn scans_carry_and_stack() {
-    let nodes = vec![
-        node("Add", &["sum", "e"], &["next"], vec![]),
-        node("Identity", &["next"], &["out"], vec![]),
-    ];
+    let nodes =
+        vec![node("Add", &["sum", "e"], &["next"], vec![]), node("Identity", &["next"], &["out"], vec![])];
     let inner = graph(nodes, &["sum", "e"], &["next", "out"]);
     let nodes =
         vec![node("Scan", &["zero", "x"], &["", "y"], vec![body("body", inner), int("num_scan_inputs", 1)])];
-    let zero = TensorProto { name: "zero".to_owned(), data_type: 1, float_data: vec![0.0], ..Default::default() };
+    let zero =
+        TensorProto { name: "zero".to_owned(), data_type: 1, float_data: vec![0.0], ..Default::default() };
     let proto = model(17, nodes, vec![value("x", &[-1])], vec![open("y")], vec![zero]);
     assert_eq!(run(&proto, &[1.0, 2.0, 3.0]), [1.0, 3.0, 6.0]);
 }
 
 #[test]
 fn scans_of_a_batch_become_two_scans() {
-    let nodes = vec![
-        node("Add", &["sum", "e"], &["next"], vec![]),
-        node("Identity", &["next"], &["out"], vec![]),
-    ];
+    let nodes =
+        vec![node("Add", &["sum", "e"], &["next"], vec![]), node("Identity", &["next"], &["out"], vec![])];
     let inner = graph(nodes, &["sum", "e"], &["next", "out"]);
     let attrs = vec![body("body", inner), int("num_scan_inputs", 1)];
     let nodes = vec![
@@ -196,7 +206,10 @@ fn functions_keep_their_names_inside_branches() {
             "If",
             &["c"],
             &["b"],
-            vec![body("then_branch", graph(then, &[], &["r"])), body("else_branch", graph(other, &[], &["r"]))],
+            vec![
+                body("then_branch", graph(then, &[], &["r"])),
+                body("else_branch", graph(other, &[], &["r"])),
+            ],
         ),
     ];
     let function = FunctionProto {
@@ -209,7 +222,8 @@ fn functions_keep_their_names_inside_branches() {
         opset_import: vec![opset("", 17)],
         ..Default::default()
     };
-    let call = NodeProto { domain: "local".to_owned(), ..node("F", &["x"], &["y"], vec![float("slope", 0.5)]) };
+    let call =
+        NodeProto { domain: "local".to_owned(), ..node("F", &["x"], &["y"], vec![float("slope", 0.5)]) };
     let mut proto = model(17, vec![call], vec![value("x", &[2])], vec![open("y")], vec![]);
     proto.functions = vec![function];
     proto.opset_import.push(opset("local", 1));
@@ -231,7 +245,11 @@ fn what_is_wrong_inside_says_where() {
 
 #[test]
 fn nesting_and_repeated_work_are_limited() {
-    let mut inner = graph(vec![node("Identity", &["v"], &["w"], vec![]), node("Identity", &["go"], &["g"], vec![])], &["i", "go", "v"], &["g", "w"]);
+    let mut inner = graph(
+        vec![node("Identity", &["v"], &["w"], vec![]), node("Identity", &["go"], &["g"], vec![])],
+        &["i", "go", "v"],
+        &["g", "w"],
+    );
     for level in 0..20 {
         let nodes = vec![
             node("Loop", &["n", "", "v"], &["w"], vec![body("body", inner)]),

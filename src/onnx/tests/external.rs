@@ -103,7 +103,8 @@ fn links_are_followed_before_they_are_judged() {
 fn a_download_cache_is_read_when_asked_for() {
     use std::os::unix::fs::symlink;
     let folder = folder();
-    let (blobs, snapshot) = (folder.path().join("repo/blobs"), folder.path().join("repo/snapshots/a1b2/onnx"));
+    let (blobs, snapshot) =
+        (folder.path().join("repo/blobs"), folder.path().join("repo/snapshots/a1b2/onnx"));
     std::fs::create_dir_all(&blobs).unwrap();
     std::fs::create_dir_all(&snapshot).unwrap();
     std::fs::copy(folder.path().join("secret"), blobs.join("data")).unwrap();
