@@ -397,6 +397,16 @@ fn upsample(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         let constant = emit.constant(&format!("{}_scales", call.name), tensor);
         call.set_input(1, constant);
     }
+    // Upsample only grows, so scales that only a run can tell do not matter for which element is nearest.
+    let known = call.input(1).is_none_or(|scales| emit.builder.graph().as_const(scales).is_some());
+    if !known {
+        let scales = need(&call, 1)?;
+        call.inputs.truncate(1);
+        call.set_input(2, scales);
+        call.attrs.insert("coordinate_transformation_mode".to_owned(), Attr::from("asymmetric"));
+        call.attrs.insert("nearest_mode".to_owned(), Attr::from("floor"));
+        return Ok(call);
+    }
     resize_10(call, emit)
 }
 

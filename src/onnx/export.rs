@@ -93,9 +93,10 @@ fn encode(graph: &Graph, options: &ExportOptions) -> Result<Encoded, Vec<Diag>> 
         metadata_props: options.metadata.iter().map(|(k, v)| entry(k, v)).collect(),
         ..Default::default()
     };
+    let types = writer.types();
     let mut graph =
         GraphProto { node: writer.nodes, name: name.to_owned(), input, output, ..Default::default() };
-    options.kept.restore_model(&mut model, &mut graph);
+    options.kept.restore_model(&mut model, &mut graph, &types);
     Ok(Encoded { model, graph, initializers: writer.shared.initializers })
 }
 

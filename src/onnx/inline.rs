@@ -141,7 +141,9 @@ impl<'m> Inliner<'m> {
                     out.diags.push(diag.at_node(format!("{} ({})", node.name, node.op_type)));
                     out.failed.extend(node.output.iter().cloned());
                     if spent {
-                        todo.drain(..).for_each(|p| out.failed.extend(p.flat.node.output.iter().cloned()));
+                        // Nothing of a graph that large is looked at any more.
+                        let left = todo.drain(..).map(|p| p.flat).chain(out.nodes.drain(..));
+                        out.failed.extend(left.flat_map(|flat| flat.node.output.to_vec()));
                     }
                 }
             }

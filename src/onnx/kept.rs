@@ -78,7 +78,13 @@ impl Kept {
     }
 
     /// Says again what was said about the model and its graph.
-    pub(crate) fn restore_model(&self, model: &mut ModelProto, graph: &mut GraphProto) {
+    /// `types` are those of the values that are written; one that has changed says nothing about inner values.
+    pub(crate) fn restore_model(
+        &self,
+        model: &mut ModelProto,
+        graph: &mut GraphProto,
+        types: &BTreeMap<String, &Type>,
+    ) {
         model.domain.clone_from(&self.domain);
         model.model_version = self.model_version;
         *model.special_fields.mut_unknown_fields() = self.model_newer.clone();
@@ -90,7 +96,11 @@ impl Kept {
         let ports: BTreeSet<&str> =
             graph.input.iter().chain(&graph.output).map(|info| info.name.as_str()).collect();
         let inner = self.inner.iter().filter(|n| made.contains(n.as_str()) && !ports.contains(n.as_str()));
-        graph.value_info = inner.filter_map(|n| self.values.get(n).cloned()).collect();
+        let still_true = |info: &ValueInfoProto| {
+            types.get(info.name.as_str()).is_none_or(|ty| check_output(info, ty).is_ok())
+        };
+        let stated = inner.filter_map(|n| self.values.get(n)).filter(|info| still_true(info));
+        graph.value_info = stated.cloned().collect();
     }
 
     /// The declaration of an input or output of this type: as it was read, unless the type has changed since.

@@ -5,6 +5,7 @@ use crate::call::unique;
 use crate::kept::Kept;
 use crate::lower::{lower, must_lower};
 use crate::sizes::{order, reshape_target};
+use crate::tensors::full;
 use crate::typing::value_info;
 use onnx_protobuf::{GraphProto, NodeProto};
 use partita_ir::graph::Node;
@@ -60,6 +61,19 @@ pub(crate) struct Shared<'g> {
     errors: Vec<Diag>,
 }
 
+/// Constants that stay in a body: small ones, so that it can be read on its own; operators that are not control flow
+/// may not see anything around their bodies.
+struct Own {
+    max_bytes: usize,
+    initializers: Vec<(String, Tensor)>,
+}
+
+/// Largest constant that every body keeps for itself, in bytes.
+const MAX_OWN_BYTES: usize = 1024;
+
+/// Operators whose bodies see the values around them.
+const CONTROL_FLOW: [&str; 4] = ["if", "loop", "scan", "sequence_map"];
+
 /// ONNX nodes under construction.
 pub(crate) struct Writer<'g> {
     pub(crate) graph: &'g Graph,
@@ -69,6 +83,8 @@ pub(crate) struct Writer<'g> {
     outputs: Vec<String>,
     pub(crate) nodes: Vec<NodeProto>,
     pub(crate) shared: Shared<'g>,
+    /// In a body: what it keeps for itself.
+    own: Option<Own>,
     /// Vectors of one size that exist already.
     pub(crate) sizes_made: BTreeMap<Dim, String>,
     /// The value and axis that has the size of each symbol.
@@ -145,6 +161,7 @@ impl<'g> Writer<'g> {
             outputs: Vec::new(),
             nodes: Vec::new(),
             shared,
+            own: None,
             sizes_made: BTreeMap::new(),
             places: BTreeMap::new(),
         }
@@ -175,6 +192,13 @@ impl<'g> Writer<'g> {
                 self.places.insert(symbol.to_owned(), (name, axis));
             }
         }
+    }
+
+    /// Types of the values that have names.
+    pub(crate) fn types(&self) -> BTreeMap<String, &'g Type> {
+        let graph = self.graph;
+        let named = graph.values().zip(&self.names);
+        named.filter_map(|((_, value), name)| Some((name.clone()?, &value.ty))).collect()
     }
 
     /// Writes all nodes.
@@ -214,8 +238,10 @@ impl<'g> Writer<'g> {
     }
 
     /// A body as ONNX writes it: what it captures is read by name. `captured` are the operands' names.
-    fn body(&mut self, body: &'g Graph, captured: &[String]) -> GraphProto {
+    fn body(&mut self, op: &str, body: &'g Graph, captured: &[String]) -> GraphProto {
         let mut inner = Self::over(body, std::mem::take(&mut self.shared));
+        let max_bytes = if CONTROL_FLOW.contains(&op) { MAX_OWN_BYTES } else { usize::MAX };
+        inner.own = Some(Own { max_bytes, initializers: Vec::new() });
         inner.sizes_made.clone_from(&self.sizes_made);
         inner.places.clone_from(&self.places);
         let (formal, around) = body.inputs().split_at(body.inputs().len().saturating_sub(captured.len()));
@@ -239,7 +265,9 @@ impl<'g> Writer<'g> {
         let output = inner.outputs.iter().cloned().zip(types).map(|(n, ty)| value_info(n, &ty)).collect();
         self.shared = inner.shared;
         let name = if body.name.is_empty() { "body" } else { &body.name }.to_owned();
-        GraphProto { node: inner.nodes, name, input, output, ..Default::default() }
+        let own = inner.own.map(|own| own.initializers).unwrap_or_default();
+        let initializer = own.iter().map(|(name, tensor)| full(name, tensor)).collect();
+        GraphProto { node: inner.nodes, name, input, output, initializer, ..Default::default() }
     }
 
     /// The ONNX name of a value; a constant becomes an initializer the first time.
@@ -258,6 +286,14 @@ impl<'g> Writer<'g> {
 
     /// The name of an initializer with this content.
     pub(crate) fn constant(&mut self, wish: &str, tensor: &Tensor) -> String {
+        if let Some(own) = self.own.as_mut().filter(|own| tensor.bytes().len() <= own.max_bytes) {
+            if let Some((name, _)) = own.initializers.iter().find(|(_, other)| other == tensor) {
+                return name.clone();
+            }
+            let name = unique(wish, &mut self.shared.taken);
+            own.initializers.push((name.clone(), tensor.clone()));
+            return name;
+        }
         let key = tensor.key();
         if let Some(&at) = self.shared.by_content.get(&key) {
             let (name, other) = &self.shared.initializers[at];
@@ -300,7 +336,7 @@ impl<'g> Writer<'g> {
         let mut attribute = Vec::new();
         for (name, attr) in node.attrs.iter().filter(|(name, _)| *name != SIZES && *name != CAPTURES) {
             if let Attr::Graph(body) = attr {
-                let graph = self.body(&body.0, &captured);
+                let graph = self.body(node.op.name, &body.0, &captured);
                 attribute.push(graph_attribute(name, graph));
                 continue;
             }
