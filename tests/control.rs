@@ -3,11 +3,14 @@
 
 use crate::programs::compiled;
 use crate::support::{close, graph, inputs, machine, round_trip, verified};
+use partita::devices::drivers;
+use partita::host_kernels::ReferenceKernels;
 use partita::pipeline::CompileOptions;
 use partita::session::{load_compiled, run_data};
 use partita_ir::interp::{Symbols, run_data as interpret};
 use partita_ir::text::print;
 use partita_ir::{Budget, Datum, Graph, RunLimits, Tensor};
+use partita_runtime::{Program, SessionOptions};
 use std::time::Duration;
 
 /// Title and text of every case.
@@ -213,4 +216,82 @@ fn limits_end_what_would_not_end() {
     }
     let error = interpret(&graph, inputs, Symbols::new(), &Budget::new(RunLimits { steps: 5, ..default }));
     assert_eq!(error.unwrap_err().code, "X030");
+}
+
+/// Bits of a plan with a program flip: a letter or the same answer.
+#[test]
+fn flipped_bytes_of_programs_change_no_answer() {
+    let graph = graph(CASES[2].1).unwrap();
+    let compiled = compiled(&graph, &machine("cpu.toml"), &CompileOptions::default()).unwrap();
+    let plan = crate::programs::plan_bytes(&compiled);
+    let inputs = data(&inputs(&graph, 1, 2));
+    let run = |bytes: &[u8]| {
+        let limits = RunLimits { steps: 1000, ..RunLimits::default() };
+        let options = SessionOptions { threads: Some(1), verify_weights: true, ..Default::default() };
+        let program = Program::load(bytes.to_vec(), &drivers(), Some(&ReferenceKernels), &options);
+        let mut program = program.map_err(|e| e.to_string())?;
+        program.limits = limits;
+        run_data(&program, inputs.clone()).map_err(|e| e.to_string())
+    };
+    let want = run(&plan).unwrap();
+    for at in 0..plan.len() {
+        let mut bytes = plan.clone();
+        bytes[at] ^= 1 << (at % 8);
+        match run(&bytes) {
+            Ok(have) => assert!(have == want, "byte {at} changes the answer"),
+            Err(letter) => assert!(letter.contains("error ") && letter.contains("hint: "), "{at}: {letter}"),
+        }
+    }
+}
+
+/// What is done with `%v`, of which there are none at run time: rows of four, or images.
+const ON_NOTHING: &[&str] = &[
+    "%y = relu %v",
+    "%t = transpose %v {perm = [1, 0]}  %y = matmul %t, %v",
+    "const %w: f32[4, 3] = random(1)  %y = matmul %v, %w",
+    "const %w: f32[4, 3] = random(1)  const %b: f32[3] = random(2)  %y = gemm %v, %w, %b",
+    "%y = reduce_sum %v {axes = [0]}",
+    "%y = reduce_sum %v {axes = [1], keepdims = 0}",
+    "%y = reduce_prod %v {axes = [0]}",
+    "%y = reduce_max %v {axes = [1]}",
+    "%y = reduce_max %v {axes = [0]}",
+    "%y = reduce_min %v {axes = [0]}",
+    "%y = reduce_mean %v {axes = [1]}",
+    "%y = reduce_l2 %v {axes = [0]}",
+    "%y = reduce_log_sum_exp %v {axes = [0]}",
+    "%y = softmax %v {axis = 1}",
+    "%y = softmax %v {axis = 0}",
+    "const %one: f32[1, 4] = random(1)  %y = concat %v, %one {axis = 0}",
+    "%y = slice %v {starts = [0], ends = [2], axes = [1]}",
+    "const %g: f32[4] = random(1)  %y = layer_norm %v, %g",
+    "%y = arg_max %v {axis = 1}",
+    "%s = shape %v  %y = cast %s {to = f32}",
+    "%i = reshape %v {shape = [-1, 1, 2, 2]}  const %w: f32[2, 1, 2, 2] = random(1)  %y = conv %i, %w",
+    "%i = reshape %v {shape = [-1, 1, 2, 2]}  %y = max_pool %i {kernel_shape = [2, 2]}",
+    "%i = reshape %v {shape = [-1, 1, 2, 2]}  %y = global_average_pool %i",
+];
+
+#[test]
+fn nothing_is_found() {
+    let mut failures = Vec::new();
+    for what in ON_NOTHING {
+        let text = format!(
+            "graph g(%x: f32[5, 4], %keep: bool[5]) -> (%y) {{
+               const %no: bool[5] = splat 0
+               %k = and %keep, %no
+               %v = compress %x, %k {{axis = 0}}
+               {what}
+             }}"
+        );
+        let result = graph(&text).and_then(|g| {
+            let inputs = inputs(&g, 1, 2);
+            // What the definition refuses need not run.
+            match interpret(&g, data(&inputs), Symbols::new(), &Budget::default()) {
+                Ok(_) => check(&g, 1),
+                Err(_) => Ok(()),
+            }
+        });
+        failures.extend(result.err().map(|e| format!("{what}: {e}")));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }

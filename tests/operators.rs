@@ -24,7 +24,8 @@ impl Defined {
     pub(crate) fn accepted(&self) -> Vec<i64> {
         let accepted = |&opset: &i64| {
             // The form of an early opset is that of the oldest opset in use, too.
-            accepts(&self.domain, &self.name, opset) || opset < OLDEST && accepts(&self.domain, &self.name, OLDEST)
+            accepts(&self.domain, &self.name, opset)
+                || opset < OLDEST && accepts(&self.domain, &self.name, OLDEST)
         };
         self.opsets.iter().copied().filter(accepted).collect()
     }
@@ -50,7 +51,9 @@ fn defined() -> Vec<Defined> {
 
 /// Why operators are refused, by domain and name.
 fn refused() -> BTreeMap<(String, String), String> {
-    let row = |f: Vec<String>| ((if f[0] == "ai.onnx" { String::new() } else { f[0].clone() }, f[1].clone()), f[2].clone());
+    let row = |f: Vec<String>| {
+        ((if f[0] == "ai.onnx" { String::new() } else { f[0].clone() }, f[1].clone()), f[2].clone())
+    };
     lines("refused.tsv").into_iter().map(row).collect()
 }
 
@@ -62,8 +65,12 @@ fn what_is_refused_has_a_reason_and_nothing_else_has() {
         let key = (one.domain.clone(), one.name.clone());
         let missing = one.accepted().len() < one.opsets.len();
         match (missing, refused.contains_key(&key)) {
-            (true, false) => findings.push(format!("{}.{} is refused without a reason", one.domain, one.name)),
-            (false, true) => findings.push(format!("{}.{} is accepted, it has a reason", one.domain, one.name)),
+            (true, false) => {
+                findings.push(format!("{}.{} is refused without a reason", one.domain, one.name));
+            }
+            (false, true) => {
+                findings.push(format!("{}.{} is accepted, it has a reason", one.domain, one.name));
+            }
             _ => {}
         }
     }

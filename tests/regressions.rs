@@ -5,9 +5,11 @@ mod checks;
 
 use crate::support::root;
 
+/// Name and function of a target.
+type Target = (&'static str, fn(&[u8]));
+
 /// The targets, by the folder of their inputs below `fuzz/regressions`.
-const TARGETS: &[(&str, fn(&[u8]))] =
-    &[("importer", checks::importer), ("plan", checks::plan), ("text", checks::text)];
+const TARGETS: &[Target] = &[("importer", checks::importer), ("plan", checks::plan), ("text", checks::text)];
 
 #[test]
 fn nothing_fails_again() {

@@ -6,7 +6,7 @@ use super::{Io, tensors};
 use crate::error::{Error, Result};
 use crate::report::json::SCHEMA;
 use crate::session::{Opening, open, run_data};
-use partita_ir::{Datum, Tensor};
+use partita_ir::Datum;
 use partita_plan::{PlanError, Port};
 use partita_runtime::Program;
 use serde_json::json;
@@ -28,6 +28,7 @@ pub(super) fn execute(args: &BenchArgs, io: &mut Io) -> Result<()> {
     let opening = Opening {
         threads: args.compiling.threads,
         trace: false,
+        import: &args.compiling.import()?,
         compile: &compile,
         machine: &|| args.compiling.machine(),
         progress: io.progress,
@@ -113,7 +114,7 @@ fn ms(time: Duration) -> f64 {
 }
 
 /// NAME.npy for every input that the folder has.
-fn given(program: &Program, dir: Option<&Path>) -> Result<BTreeMap<String, Tensor>> {
+fn given(program: &Program, dir: Option<&Path>) -> Result<BTreeMap<String, Datum>> {
     let mut out = BTreeMap::new();
     let Some(dir) = dir else { return Ok(out) };
     if !dir.is_dir() {
@@ -126,7 +127,7 @@ fn given(program: &Program, dir: Option<&Path>) -> Result<BTreeMap<String, Tenso
     for port in program.inputs() {
         let path = dir.join(format!("{}.npy", tensors::file_name(&port.name)));
         if path.exists() {
-            out.insert(port.name.clone(), tensors::read(&path)?);
+            out.insert(port.name.clone(), Datum::Tensor(tensors::read(&path)?));
         }
     }
     Ok(out)

@@ -59,6 +59,7 @@ pub struct DataCtx<'a> {
 /// `X032` when an operator over tensors is given anything else; what the operator says.
 pub fn evaluate(op: OpRef, ctx: &DataCtx) -> Result<Vec<Datum>, Diag> {
     if let Some(data) = op.data {
+        check_arity(op, ctx.inputs.len(), ctx.n_outputs)?;
         return data(ctx);
     }
     let mut tensors: Vec<Option<Tensor>> = Vec::with_capacity(ctx.inputs.len());
@@ -93,6 +94,17 @@ fn result_bytes(op: OpRef, ctx: &DataCtx, tensors: &[Option<Tensor>]) -> usize {
     inferred.map_or(0, |types| types.iter().map(bytes).fold(0, usize::saturating_add))
 }
 
+/// Plans and callers are not trusted to give as many operands as the operator reads.
+fn check_arity(op: OpRef, n_inputs: usize, n_outputs: usize) -> Result<(), Diag> {
+    if (op.inputs.min..=op.inputs.max).contains(&n_inputs) && n_outputs <= op.outputs.max {
+        return Ok(());
+    }
+    Err(Diag::new(
+        "X037",
+        format!("{} is given {n_inputs} operands and asked for {n_outputs} results", op.name),
+    ))
+}
+
 /// Evaluates an operator over tensors. Text is given one table for all operands, and results share it.
 ///
 /// # Errors
@@ -103,6 +115,7 @@ pub fn evaluate_tensors(
     tensors: &mut [Option<Tensor>],
     n_outputs: usize,
 ) -> Result<Vec<Tensor>, Diag> {
+    check_arity(op, tensors.len(), n_outputs)?;
     let table = share_tables(&mut tensors.iter_mut().flatten().collect::<Vec<_>>());
     let inputs: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
     let results = (op.eval)(&EvalCtx { attrs, inputs: &inputs, n_outputs })?;

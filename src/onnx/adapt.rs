@@ -229,8 +229,8 @@ fn aligned_broadcast(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     call.attrs.remove("broadcast");
     call.attrs.remove("axis");
     let (a, b) = (need(&call, 0)?, need(&call, 1)?);
-    let (rank_a, rank_b) = (emit.ty(a).rank() as i64, emit.ty(b).rank() as i64);
     let Some(axis) = axis.filter(|_| broadcast) else { return Ok(call) };
+    let (rank_a, rank_b) = (emit.ranked(a)? as i64, emit.ranked(b)? as i64);
     let axis = if axis < 0 { axis + rank_a } else { axis };
     let trailing = rank_a - axis - rank_b;
     if trailing < 0 || axis < 0 {
@@ -248,8 +248,8 @@ fn aligned_broadcast(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
 /// Before opset 7 a vector of slopes went along the channels.
 fn slope_per_channel(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     let (x, slope) = (need(&call, 0)?, need(&call, 1)?);
-    let rank = emit.ty(x).rank() as i64;
-    let vector = emit.ty(slope).rank() == 1 && !emit.ty(slope).shape[0].is(1);
+    let rank = emit.ranked(x)? as i64;
+    let vector = emit.ranked(slope)? == 1 && !emit.ty(slope).shape[0].is(1);
     if vector && rank > 2 {
         let unsqueeze =
             with_ints(sibling(&call, &[slope]), "Unsqueeze", "axes", (1..rank - 1).collect(), emit)?;
@@ -304,7 +304,7 @@ fn scale_per_channel(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
 /// Before opset 13 these took the input as a matrix, split at `axis` (1 when not stated).
 fn over_flattened(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     let x = need(&call, 0)?;
-    let rank = emit.ty(x).rank() as i64;
+    let rank = if emit.ty(x).is_tensor() { emit.ty(x).rank() as i64 } else { i64::MAX };
     let axis = call.attrs.remove("axis").map_or(1, |a| if let Attr::Int(v) = a { v } else { 1 });
     let last = Attr::Int(-1);
     if axis == -1 || axis == rank - 1 {
@@ -335,7 +335,7 @@ fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         return Ok(call);
     }
     let Some(known) = emit.builder.graph().as_const(scales).map(Tensor::to_f64s) else {
-        return Err(Diag::new("U001", "the scales of Resize before opset 11 must be constant"));
+        return grow_then_shrink(call, scales, emit);
     };
     let (grows, shrinks) = (known.iter().any(|s| *s > 1.0), known.iter().any(|s| *s < 1.0));
     if grows && shrinks {
@@ -347,6 +347,21 @@ fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     }
     let nearest = if shrinks { "ceil" } else { "floor" };
     call.attrs.insert("nearest_mode".to_owned(), Attr::from(nearest));
+    Ok(call)
+}
+
+/// Nearest neighbours are found downwards along axes that grow, upwards along those that shrink; which ones do is
+/// only known when the model runs.
+fn grow_then_shrink(mut call: Call, scales: ValueId, emit: &mut Emit) -> Result<Call, Diag> {
+    let one = emit.constant(&format!("{}_one", call.name), Tensor::scalar(1.0f32));
+    let bare = Call { attrs: Default::default(), ..sibling(&call, &[scales, one]) };
+    let (larger, smaller) = (emit.step(bare.clone(), "Max")?, emit.step(bare, "Min")?);
+    call.set_input(2, larger);
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from("floor"));
+    let grown = emit.step(call.clone(), "Resize")?;
+    call.set_input(0, grown);
+    call.set_input(2, smaller);
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from("ceil"));
     Ok(call)
 }
 

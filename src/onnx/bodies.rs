@@ -192,7 +192,9 @@ impl Importer<'_> {
     fn score_formals(&self, call: &Call) -> Result<Formals, Diag> {
         let operands = self.operand_types(call, 0)?;
         let (Some(q), Some(k)) = (operands.first(), operands.get(1)) else {
-            return Err(Diag::new("V001", "FlexAttention takes three operands"));
+            return Err(
+                Diag::new("V001", "FlexAttention takes three operands").hint("give queries, keys and values")
+            );
         };
         let dtype = match call.int("softmax_precision") {
             Some(code) => crate::dtypes::dtype_of(code)?,
@@ -238,7 +240,8 @@ impl Importer<'_> {
                 _ => vec![Type::any(); next.len()],
             };
         }
-        Err(Diag::new("I022", "the types of the values a loop carries do not settle"))
+        Err(Diag::new("I022", "the types of the values a loop carries do not settle")
+            .hint("let the body give values of the types it takes"))
     }
 
     /// Builds a body whose formal inputs have these types.
@@ -293,14 +296,8 @@ impl Importer<'_> {
         }
         self.captured(site.around);
         self.initializers(graph);
-        let nodes = match self.inliner.inline(&graph.node, site.opsets) {
-            Ok(nodes) => nodes,
-            Err(diags) => {
-                self.diags.extend(diags);
-                return Ok(());
-            }
-        };
-        self.nodes(graph, &nodes);
+        let inlined = self.inliner.inline(&graph.node, site.opsets);
+        self.nodes(graph, &inlined);
         for output in &graph.output {
             let Some(Some(value)) = self.level.get(&output.name) else { continue };
             let name = self.level.emit.output_name(&output.name);
@@ -361,10 +358,8 @@ impl Importer<'_> {
         self.level.scopes.push(Scope::new());
         self.nesting += 1;
         self.initializers(graph);
-        match self.inliner.inline(&graph.node, opsets) {
-            Ok(nodes) => self.nodes(graph, &nodes),
-            Err(diags) => self.diags.extend(diags),
-        }
+        let inlined = self.inliner.inline(&graph.node, opsets);
+        self.nodes(graph, &inlined);
         let values =
             graph.output.iter().map(|o| self.level.get(&o.name).flatten()).collect::<Option<Vec<_>>>();
         self.nesting -= 1;

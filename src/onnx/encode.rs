@@ -9,7 +9,7 @@ use onnx_protobuf::tensor_proto::DataLocation;
 use onnx_protobuf::{GraphProto, Message, ModelProto, StringStringEntryProto};
 use partita_ir::{DType, Diag, Tensor};
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -140,26 +140,41 @@ fn field(number: u64, len: usize) -> Vec<u8> {
     out
 }
 
-/// Writes a file under a temporary name in the same folder and renames it when it is complete.
+/// Writes a file under a temporary name in the same folder and renames it when it is complete. Links are not
+/// followed: what is written is a new file of this folder.
 fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Diag> {
-    let temporary = temporary(path);
-    let attempt = File::create(&temporary)
-        .and_then(|file| {
-            let mut out = BufWriter::new(file);
-            write(&mut out)?;
-            out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
-        })
+    let here = |d: Diag| d.in_file(path.display().to_string());
+    if std::fs::symlink_metadata(path).is_ok_and(|old| !old.is_file() && !old.is_symlink()) {
+        let diag = Diag::new("I050", "there is something else than a file of this name");
+        return Err(here(diag.hint("give another name")));
+    }
+    let cannot = |error: std::io::Error| {
+        let diag = Diag::new("I050", format!("the file cannot be written: {error}"));
+        here(diag.hint("check the folder, its permissions and the space left"))
+    };
+    let (file, temporary) = create(path).map_err(cannot)?;
+    let mut out = BufWriter::new(file);
+    let attempt = write(&mut out)
+        .and_then(|()| out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all())
         .and_then(|()| std::fs::rename(&temporary, path));
     attempt.map_err(|error| {
         // Nothing half-written stays; a failure to remove it changes nothing about the first error.
         let _ = std::fs::remove_file(&temporary);
-        Diag::new("I050", format!("the file cannot be written: {error}"))
-            .in_file(path.display().to_string())
-            .hint("check the folder, its permissions and the space left")
+        cannot(error)
     })
 }
 
-fn temporary(path: &Path) -> PathBuf {
+/// A new file beside `path`; one that exists, or a link of that name, is never opened.
+fn create(path: &Path) -> std::io::Result<(File, PathBuf)> {
+    const ATTEMPTS: usize = 16;
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+    let mut last = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+    for attempt in 0..ATTEMPTS {
+        let temporary = path.with_file_name(format!(".{name}.{}.{attempt}.tmp", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Ok(file) => return Ok((file, temporary)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }

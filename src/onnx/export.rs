@@ -55,9 +55,9 @@ pub fn save(graph: &Graph, options: &ExportOptions) -> Result<Vec<u8>, Vec<Diag>
         return Err(vec![Diag::new("I051", text).hint("write it to a file, with its weights beside it")]);
     }
     let mut out = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    encoded
-        .write(&mut out)
-        .map_err(|e| vec![Diag::new("I050", format!("the model cannot be written: {e}"))])?;
+    encoded.write(&mut out).map_err(|e| {
+        vec![Diag::new("I050", format!("the model cannot be written: {e}")).hint("write it to a file")]
+    })?;
     Ok(out)
 }
 

@@ -5,6 +5,7 @@ use crate::external::External;
 use crate::importer::Importer;
 use crate::inline::{Inliner, Opsets};
 use crate::kept::Kept;
+use crate::letters::readable;
 use crate::limits::{MAX_DIAGS, Options};
 use crate::map::{Owner, hold, map};
 use crate::schema::Msg;
@@ -45,8 +46,9 @@ pub struct Imported {
 /// operands do not fit an operator.
 pub fn load(path: &Path, options: &Options) -> Result<Imported, Vec<Diag>> {
     let name = path.display().to_string();
-    let owner = map(path, options.limits.model_bytes).map_err(|d| vec![d.in_file(&*name)])?;
-    read(&name, owner, External::beside(path, &options.limits), options)
+    let owner = map(path, options.limits.model_bytes, &|_| Ok(()));
+    let owner = owner.map_err(|d| vec![readable(d.in_file(&*name))])?;
+    read(&name, owner, External::beside(path, options), options)
 }
 
 /// Reads a model from memory; `name` stands for the file in messages. External data is looked up in
@@ -60,7 +62,7 @@ pub fn load_bytes(
     folder: Option<&Path>,
     options: &Options,
 ) -> Result<Imported, Vec<Diag>> {
-    let external = folder.map_or_else(External::default, |f| External::in_folder(f, &options.limits));
+    let external = folder.map_or_else(External::default, |f| External::in_folder(f, options));
     read(name, hold(bytes), external, options)
 }
 
@@ -80,7 +82,7 @@ pub fn input_names(path: &Path) -> Result<Vec<String>, Diag> {
 /// `I0xx` for a file that is no ONNX model.
 pub fn port_kinds(path: &Path) -> Result<Ports, Diag> {
     let options = Options::default();
-    let owner = map(path, options.limits.model_bytes)?;
+    let owner = map(path, options.limits.model_bytes, &|_| Ok(()))?;
     let (model, _) = parse(&owner, &options)?;
     Ok(Ports::of(&model.graph.unwrap_or_default()))
 }
@@ -92,7 +94,7 @@ fn read(name: &str, owner: Owner, external: External, options: &Options) -> Resu
     });
     result.map_err(|mut diags| {
         diags.truncate(MAX_DIAGS);
-        diags.into_iter().map(|d| d.in_file(name)).collect()
+        diags.into_iter().map(|d| readable(d.in_file(name))).collect()
     })
 }
 

@@ -5,7 +5,7 @@ use crate::attrs::{self, is_graph};
 use crate::call::{Call, Emit};
 use crate::free::defined;
 use crate::import::standard;
-use crate::inline::{Flat, Inliner, Opsets};
+use crate::inline::{Flat, Inlined, Inliner, Opsets};
 use crate::inputs::{Symbols, check_output, element_type};
 use crate::kept::Kept;
 use crate::limits::Options;
@@ -94,12 +94,13 @@ impl<'m> Importer<'m> {
     /// # Errors
     /// All that is wrong.
     pub(crate) fn model(mut self, graph: &GraphProto, opsets: &Opsets) -> Result<Built, Vec<Diag>> {
-        let nodes = self.inliner.inline(&graph.node, opsets)?;
+        let inlined = self.inliner.inline(&graph.node, opsets);
+        let nodes = &inlined.nodes;
         let made = nodes.iter().flat_map(|n| n.node.output.iter().map(String::as_str));
         self.level.emit.reserve(made.chain(defined(graph)));
         self.symbols.avoid(&graph.input);
         self.given(graph);
-        self.nodes(graph, &nodes);
+        self.nodes(graph, &inlined);
         if graph.output.is_empty() {
             let diag = Diag::new("I018", "the graph has no outputs");
             self.diags.push(diag.hint("declare the model's results"));
@@ -198,11 +199,14 @@ impl<'m> Importer<'m> {
             .fixed
             .keys()
             .map(|name| Diag::new("I026", format!("the model has no input {name} to give a value to")));
-        unknown.collect()
+        unknown.map(|d| d.hint("give values to inputs of the model")).collect()
     }
 
     /// Adds all nodes of a graph whose inputs and initializers are in the innermost scope.
-    pub(crate) fn nodes(&mut self, graph: &GraphProto, nodes: &[Flat]) {
+    pub(crate) fn nodes(&mut self, graph: &GraphProto, inlined: &Inlined) {
+        self.diags.extend(inlined.diags.iter().cloned());
+        inlined.failed.iter().for_each(|name| self.level.bind(name, None));
+        let nodes = &inlined.nodes;
         self.structure(graph, nodes);
         nodes.iter().enumerate().for_each(|(at, flat)| self.node(flat, at));
     }
@@ -267,6 +271,9 @@ impl<'m> Importer<'m> {
             return self.control(flat, call);
         }
         if crate::contrib::knows(&call.domain, &call.op_type) {
+            for value in call.inputs.iter().flatten() {
+                self.level.emit.ranked(*value)?;
+            }
             return crate::contrib::rewrite(call, &mut self.level.emit);
         }
         let call = adapt(call, &mut self.level.emit)?;

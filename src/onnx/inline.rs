@@ -21,6 +21,15 @@ pub(crate) struct Flat<'g> {
     pub(crate) opsets: Opsets,
 }
 
+/// Nodes after expansion, and what went wrong.
+#[derive(Default)]
+pub(crate) struct Inlined<'g> {
+    pub(crate) nodes: Vec<Flat<'g>>,
+    /// Results of calls that could not be expanded.
+    pub(crate) failed: Vec<String>,
+    pub(crate) diags: Vec<Diag>,
+}
+
 type Key<'a> = (&'a str, &'a str, &'a str);
 
 struct Pending<'g> {
@@ -107,39 +116,47 @@ impl<'m> Inliner<'m> {
         newest
     }
 
-    /// `nodes` with every call of a model's function expanded; calls inside subgraphs stay for later.
-    ///
-    /// # Errors
-    /// `I007` too many nodes, `I024` calls nested too deeply (or without end), `I025` a call that does not fit its
-    /// function.
-    pub(crate) fn inline<'g>(
-        &mut self,
-        nodes: &'g [NodeProto],
-        opsets: &Opsets,
-    ) -> Result<Vec<Flat<'g>>, Vec<Diag>> {
+    /// `nodes` with every call of a model's function expanded; calls inside subgraphs stay for later. Calls that
+    /// cannot be expanded are left out, with a letter: `I007` too many nodes, `I024` calls nested too deeply (or
+    /// without end), `I025` a call that does not fit its function.
+    pub(crate) fn inline<'g>(&mut self, nodes: &'g [NodeProto], opsets: &Opsets) -> Inlined<'g> {
         let whole = |node| Flat { node: Cow::Borrowed(node), opsets: opsets.clone() };
         let mut todo: Vec<Pending> =
             nodes.iter().rev().map(|n| Pending { flat: whole(n), depth: 0 }).collect();
-        let mut out = Vec::with_capacity(nodes.len());
+        let mut out = Inlined { nodes: Vec::with_capacity(nodes.len()), ..Inlined::default() };
         while let Some(next) = todo.pop() {
             let Some(function) = self.functions.get(&key_of(&next.flat.node)).cloned() else {
-                out.push(next.flat);
+                out.nodes.push(next.flat);
                 continue;
             };
-            let node = &next.flat.node;
-            let here = |d: Diag| vec![d.at_node(format!("{} ({})", node.name, node.op_type))];
-            if next.depth >= MAX_CALL_DEPTH {
-                let text = format!("functions call functions more than {MAX_CALL_DEPTH} deep");
-                return Err(here(Diag::new("I024", text).hint("a function must not call itself")));
+            match self.expanded(&function, &next) {
+                Ok(body) => {
+                    let depth = next.depth + 1;
+                    let flat = |node| Flat { node: Cow::Owned(node), opsets: function.opsets.clone() };
+                    todo.extend(body.into_iter().rev().map(|node| Pending { flat: flat(node), depth }));
+                }
+                Err(diag) => {
+                    let node = &next.flat.node;
+                    let spent = diag.code == "I007";
+                    out.diags.push(diag.at_node(format!("{} ({})", node.name, node.op_type)));
+                    out.failed.extend(node.output.iter().cloned());
+                    if spent {
+                        todo.drain(..).for_each(|p| out.failed.extend(p.flat.node.output.iter().cloned()));
+                    }
+                }
             }
-            let names = (node.name.len() * function.n_nodes) as u64;
-            self.cost.take(function.n_nodes, function.n_bytes.saturating_add(names)).map_err(here)?;
-            let body = self.expand(function.proto, node).map_err(here)?;
-            let depth = next.depth + 1;
-            let flat = |node| Flat { node: Cow::Owned(node), opsets: function.opsets.clone() };
-            todo.extend(body.into_iter().rev().map(|node| Pending { flat: flat(node), depth }));
         }
-        Ok(out)
+        out
+    }
+
+    fn expanded(&mut self, function: &Function<'m>, next: &Pending) -> Result<Vec<NodeProto>, Diag> {
+        if next.depth >= MAX_CALL_DEPTH {
+            let text = format!("functions call functions more than {MAX_CALL_DEPTH} deep");
+            return Err(Diag::new("I024", text).hint("a function must not call itself"));
+        }
+        let names = (next.flat.node.name.len() * function.n_nodes) as u64;
+        self.cost.take(function.n_nodes, function.n_bytes.saturating_add(names))?;
+        self.expand(function.proto, &next.flat.node)
     }
 }
 

@@ -44,7 +44,9 @@ impl Symbols {
                 let text = format!("dimension {axis} has the size {size}");
                 Err(Diag::new("I041", text).at_value(input).hint("the model is damaged; export it again"))
             }
-            Some(_) => Err(Diag::new("I041", "a dimension is neither a size nor a name").at_value(input)),
+            Some(_) => Err(Diag::new("I041", "a dimension is neither a size nor a name")
+                .at_value(input)
+                .hint("the model is damaged; export it again")),
         }
     }
 

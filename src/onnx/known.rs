@@ -23,8 +23,11 @@ pub fn accepts(domain: &str, op_type: &str, opset: i64) -> bool {
     {
         return false;
     }
-    let has_row =
-        || partita_ops::registry().iter().any(|op| op.onnx.iter().any(|n| n.domain == domain && n.op_type == op_type));
+    let has_row = || {
+        partita_ops::registry()
+            .iter()
+            .any(|op| op.onnx.iter().any(|n| n.domain == domain && n.op_type == op_type))
+    };
     is_standard && READ_AS_OTHERS.contains(&op_type) || contrib::knows(domain, op_type) || has_row()
 }
 

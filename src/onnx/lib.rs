@@ -30,6 +30,7 @@ mod inline;
 mod inputs;
 mod kept;
 mod known;
+mod letters;
 pub mod limits;
 mod lower;
 mod map;

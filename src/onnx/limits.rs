@@ -24,6 +24,10 @@ pub const MAX_NESTING: usize = 48;
 pub const MAX_ROUNDS: usize = 4;
 /// Deepest chain of functions calling functions.
 pub const MAX_CALL_DEPTH: usize = 64;
+/// Most elements of a tensor; its bytes are counted as well, in full width.
+pub const MAX_ELEMENTS: u64 = 1 << 40;
+/// Most bytes of one list or text in an attribute.
+pub const MAX_ATTRIBUTE_BYTES: usize = 1 << 28;
 /// Most bytes of the dense form of a sparse tensor.
 pub const MAX_DENSE_BYTES: usize = 1 << 29;
 /// Deepest nesting of sequences, optionals and maps in types and values.
@@ -50,6 +54,10 @@ pub struct Limits {
     pub name_bytes: usize,
     /// Bytes of the dense form of one sparse tensor.
     pub dense_bytes: usize,
+    /// Elements of a tensor.
+    pub elements: u64,
+    /// Bytes of a list or text in an attribute.
+    pub attribute_bytes: usize,
 }
 
 impl Default for Limits {
@@ -63,6 +71,8 @@ impl Default for Limits {
             tensors: MAX_TENSORS,
             name_bytes: MAX_NAME_BYTES,
             dense_bytes: MAX_DENSE_BYTES,
+            elements: MAX_ELEMENTS,
+            attribute_bytes: MAX_ATTRIBUTE_BYTES,
         }
     }
 }
@@ -76,4 +86,9 @@ pub struct Options {
     /// Graph inputs whose value is known now, by name: they become constants. For models that compute
     /// axes or shapes from inputs.
     pub inputs: BTreeMap<String, Tensor>,
+    /// Files of weights may have other names (hard links), which may lie outside the model's folder.
+    pub allow_hard_links: bool,
+    /// Weights may be links from `snapshots/HASH/` into the `blobs` folder of the same download cache, as the Hugging
+    /// Face Hub lays it out.
+    pub allow_hf_cache: bool,
 }

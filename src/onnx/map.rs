@@ -8,7 +8,7 @@
 
 use memmap2::Mmap;
 use partita_ir::{Bytes, Diag};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,11 +29,16 @@ pub(crate) fn hold(bytes: Bytes) -> Owner {
     Arc::new(Held(bytes))
 }
 
-/// Maps the regular file at `path`; at most `max_bytes`.
+/// Maps the regular file at `path`; at most `max_bytes`. `accept` sees the file that is open, whatever happens to its
+/// name meanwhile.
 ///
 /// # Errors
-/// `I001` when it cannot be opened or is no regular file, `I002` when it is too large.
-pub(crate) fn map(path: &Path, max_bytes: u64) -> Result<Owner, Diag> {
+/// `I001` when it cannot be opened or is no regular file, `I002` when it is too large, and what `accept` says.
+pub(crate) fn map(
+    path: &Path,
+    max_bytes: u64,
+    accept: &dyn Fn(&Metadata) -> Result<(), Diag>,
+) -> Result<Owner, Diag> {
     let cannot = |error: std::io::Error| {
         Diag::new("I001", format!("the file cannot be read: {error}"))
             .hint("check the path and its permissions")
@@ -47,6 +52,7 @@ pub(crate) fn map(path: &Path, max_bytes: u64) -> Result<Owner, Diag> {
     let file = File::open(path).map_err(cannot)?;
     let metadata = file.metadata().map_err(cannot)?;
     regular(metadata.is_file())?;
+    accept(&metadata)?;
     if metadata.len() > max_bytes {
         let text = format!("the file has {} bytes, at most {max_bytes} are read", metadata.len());
         return Err(Diag::new("I002", text).hint("raise the limit"));

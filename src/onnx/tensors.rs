@@ -42,7 +42,7 @@ impl Store {
     fn read(&mut self, proto: &TensorProto) -> Result<Tensor, Diag> {
         let dtype = dtype_of(proto.data_type.into())?;
         let shape = shape_of(&proto.dims)?;
-        let n = n_elements(&shape).ok_or_else(too_many)?;
+        let n = n_elements(&shape).filter(|n| *n as u64 <= self.limits.elements).ok_or_else(too_many)?;
         let in_memory = n.checked_mul(dtype.size_bytes()).filter(|&n| isize::try_from(n).is_ok());
         in_memory.ok_or_else(too_many)?;
         let external = proto.data_location.value() == DataLocation::EXTERNAL as i32;
@@ -135,7 +135,7 @@ impl Store {
 pub(crate) fn shape_of(dims: &[i64]) -> Result<Vec<usize>, Diag> {
     if dims.len() > MAX_RANK {
         let text = format!("the tensor has {} dimensions, at most {MAX_RANK} are supported", dims.len());
-        return Err(Diag::new("I041", text));
+        return Err(Diag::new("I041", text).hint("merge dimensions"));
     }
     let bad = |d: i64| Diag::new("I041", format!("the tensor has a dimension of size {d}")).hint(DAMAGED);
     dims.iter().map(|&d| usize::try_from(d).map_err(|_| bad(d))).collect()
@@ -350,7 +350,7 @@ mod tests {
         proto.int32_data.clear();
         proto.data_type = 9999;
         assert_eq!(read(&proto), Err("I041"));
-        proto.data_type = 27;
+        proto.data_type = 14;
         assert_eq!(read(&proto), Err("U003"));
         let missing = TensorProto { dims: vec![1], data_type: 1, ..Default::default() };
         assert_eq!(read(&missing), Err("I040"));

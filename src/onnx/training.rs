@@ -28,7 +28,7 @@ pub(crate) fn batch_norm_mode(mut call: Call, emit: &mut Emit) -> Result<Call, D
     }
     call.outputs.truncate(1);
     let x = need(&call, 0)?;
-    if !own_features || emit.ty(x).rank() < 3 {
+    if !own_features || emit.ranked(x)? < 3 {
         return Ok(call);
     }
     // With known statistics that is the same over one channel per feature.

@@ -107,10 +107,10 @@ impl Reader {
             let text = format!("values nest more than {MAX_FORM_DEPTH} deep");
             return Err(Diag::new("I006", text).hint("flatten the nested sequences"));
         }
-        self.n_left = self
-            .n_left
-            .checked_sub(1)
-            .ok_or_else(|| Diag::new("I007", format!("the file holds more than {MAX_TENSORS} values")))?;
+        self.n_left = self.n_left.checked_sub(1).ok_or_else(|| {
+            Diag::new("I007", format!("the file holds more than {MAX_TENSORS} values"))
+                .hint("use fewer values")
+        })?;
         match kind {
             PortKind::Tensor => Ok(Datum::Tensor(tensor_from_pb(bytes.clone())?.1)),
             PortKind::Sparse => sparse_from_pb(bytes).map(Datum::Tensor),
@@ -198,10 +198,12 @@ fn text(bytes: &Bytes) -> Result<String, Diag> {
 
 /// The values of a map as one tensor: one dimension, then that of a value.
 fn stacked(values: Vec<Datum>, n_keys: usize) -> Result<Tensor, Diag> {
-    let tensor = |datum| match datum {
-        Datum::Tensor(tensor) => Ok(tensor),
-        _ => Err(Diag::new("U003", "a map to anything but tensors is not supported")),
-    };
+    let tensor =
+        |datum| match datum {
+            Datum::Tensor(tensor) => Ok(tensor),
+            _ => Err(Diag::new("U003", "a map to anything but tensors is not supported")
+                .hint("use a map to numbers")),
+        };
     let mut tensors: Vec<Tensor> = values.into_iter().map(tensor).collect::<Result<_, _>>()?;
     let Some(first) = tensors.first().cloned() else {
         let empty = Tensor::from_slice::<f32>(&[0], &[]).filter(|_| n_keys == 0);

@@ -137,6 +137,11 @@ impl<'a> Scan<'a> {
                 }
                 self.plain(number, len)
             }
+            Field::Plain if msg == Msg::Attribute && len > self.limits.attribute_bytes => {
+                let limit = self.limits.attribute_bytes;
+                let text = format!("an attribute has {len} bytes, at most {limit} are read");
+                Err(letter("I007", text, start, "raise the limit"))
+            }
             Field::Plain => self.plain(number, len),
         }
     }

@@ -123,7 +123,9 @@ impl<'g> Writer<'g> {
         }
         for (name, _) in graph.outputs() {
             if writer.outputs.iter().any(|other| other == name) {
-                let diag = Diag::new("I018", "two graph outputs have this name").at_value(name);
+                let diag = Diag::new("I018", "two graph outputs have this name")
+                    .at_value(name)
+                    .hint("rename one of them");
                 writer.shared.errors.push(diag);
             }
             writer.outputs.push(name.to_owned());
@@ -359,8 +361,10 @@ impl<'g> Writer<'g> {
             (Attr::Tensor(t), _) => Some(t.clone()),
             _ => None,
         };
-        let tensor = tensor
-            .ok_or_else(|| Diag::new("U009", format!("attribute {name} cannot be written as an operand")))?;
+        let tensor = tensor.ok_or_else(|| {
+            Diag::new("U009", format!("attribute {name} cannot be written as an operand"))
+                .hint("write the graph before it is changed for a device")
+        })?;
         Ok(self.constant(&format!("{}_{name}", node.name), &tensor))
     }
 

@@ -178,7 +178,10 @@ fn from_beams(ctx: &EvalCtx, keys: &Heads, past: usize) -> Result<Heads, Diag> {
     let width = width.ok_or_else(|| type_error(format!("{b} batches do not hold the stated beams")))?;
     let most = beams.shape()[2];
     if beams.n_elements() != b * most || most < past {
-        return Err(type_error(format!("{} beams do not fit {b} batches of {past} tokens", beams.n_elements())));
+        return Err(type_error(format!(
+            "{} beams do not fit {b} batches of {past} tokens",
+            beams.n_elements()
+        )));
     }
     let from = beams.to_i64s();
     let mut out = keys.clone();

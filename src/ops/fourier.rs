@@ -21,7 +21,7 @@ use partita_ir::{DType, Dim, Tensor};
 pub(crate) const ROWS: &[&OpDef] = &[&DFT, &STFT];
 
 /// Longest transform.
-const MAX_LENGTH: i64 = 1 << 28;
+const MAX_LENGTH: i64 = 1 << 24;
 
 static DFT: OpDef = OpDef {
     name: "dft",

@@ -57,8 +57,11 @@ fn infer_softmax(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     Ok(vec![x.clone()])
 }
 
+/// A function of a line, and of how its element type rounds.
+type LineFn = fn(&[f64], fn(f64) -> f64) -> Vec<f64>;
+
 /// The results of a function of a line and of how its element type rounds.
-fn along(ctx: &EvalCtx, f: fn(&[f64], fn(f64) -> f64) -> Vec<f64>) -> Result<Vec<Tensor>, Diag> {
+fn along(ctx: &EvalCtx, f: LineFn) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_softmax)?;
     let axis = axis_of(ctx.attrs.int_or("axis", -1), shape.len())?;
     // Wider types gain nothing from their own rounding.

@@ -2,6 +2,7 @@
 //! failed, so a demand is written once.
 
 #![allow(clippy::panic, reason = "a broken demand is a finding")]
+#![allow(unreachable_pub, reason = "the fuzz crate is a library of these functions")]
 
 use partita_ir::interp::{self, Symbols};
 use partita_ir::{Budget, Bytes, DType, Datum, Dim, Graph, RunLimits, Tensor, Type, text};
@@ -19,6 +20,8 @@ const LIMITS: Limits = Limits {
     tensors: 1 << 10,
     name_bytes: 1 << 10,
     dense_bytes: 1 << 22,
+    attribute_bytes: 1 << 20,
+    elements: 1 << 20,
 };
 
 /// Limits of the run of an imported model.
@@ -87,12 +90,15 @@ fn values(graph: &Graph) -> Option<Vec<Datum>> {
 }
 
 fn value(ty: &Type) -> Option<Datum> {
-    let size = |dim: &Dim| usize::try_from(dim.substitute(&|_| Some(Dim::known(SYMBOL_SIZE))).as_known()?).ok();
+    let size =
+        |dim: &Dim| usize::try_from(dim.substitute(&|_| Some(Dim::known(SYMBOL_SIZE))).as_known()?).ok();
     let shape: Vec<usize> = ty.shape.iter().map(size).collect::<Option<_>>()?;
     let n = partita_ir::tensor::n_elements(&shape).filter(|n| *n <= MAX_INPUT_ELEMENTS)?;
     let tensor = match ty.dtype {
         DType::Str => Tensor::from_strings(&shape, &vec![String::new(); n]),
-        dtype => Tensor::from_f64s(dtype, &shape, &VALUES.iter().cycle().take(n).copied().collect::<Vec<_>>()),
+        dtype => {
+            Tensor::from_f64s(dtype, &shape, &VALUES.iter().cycle().take(n).copied().collect::<Vec<_>>())
+        }
     };
     (ty.is_tensor()).then_some(Datum::Tensor(tensor?))
 }

@@ -39,7 +39,8 @@ pub(crate) fn all_types() -> Vec<DType> {
 
 /// The facts about `op`.
 pub(crate) fn facts(op: OpRef) -> Facts {
-    let mut facts = Facts { has_bodies: op.attrs.iter().any(|a| a.kind == AttrKind::Graph), ..Facts::default() };
+    let mut facts =
+        Facts { has_bodies: op.attrs.iter().any(|a| a.kind == AttrKind::Graph), ..Facts::default() };
     if op.data.is_some() {
         facts.host.insert("it works on values that are no tensors");
         return facts;
@@ -108,7 +109,9 @@ fn converted(tensor: &Tensor, to: DType) -> Option<Tensor> {
     }
     let values = tensor.to_f64s();
     match to {
-        DType::Str => Tensor::from_strings(shape, &values.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        DType::Str => {
+            Tensor::from_strings(shape, &values.iter().map(ToString::to_string).collect::<Vec<_>>())
+        }
         to => Tensor::from_f64s(to, shape, &values),
     }
 }

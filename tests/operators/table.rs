@@ -59,8 +59,10 @@ fn all_facts(operators: &[OpRef]) -> Vec<Facts> {
     let n = thread::available_parallelism().map_or(1, usize::from);
     let chunk = operators.len().div_ceil(n * 4).max(1);
     thread::scope(|scope| {
-        let chunks: Vec<_> =
-            operators.chunks(chunk).map(|ops| scope.spawn(move || ops.iter().map(|op| facts(*op)).collect::<Vec<_>>())).collect();
+        let chunks: Vec<_> = operators
+            .chunks(chunk)
+            .map(|ops| scope.spawn(move || ops.iter().map(|op| facts(*op)).collect::<Vec<_>>()))
+            .collect();
         chunks.into_iter().flat_map(|handle| handle.join().unwrap()).collect()
     })
 }
@@ -68,7 +70,8 @@ fn all_facts(operators: &[OpRef]) -> Vec<Facts> {
 fn row(op: OpRef, facts: &Facts, defined: &[Defined]) -> String {
     let names: Vec<String> = op.onnx.iter().map(|n| full_name(n.domain, n.op_type)).collect();
     let opsets: Vec<String> = op.onnx.iter().map(|n| opsets(n.domain, n.op_type, defined)).collect();
-    let attrs: Vec<String> = op.attrs.iter().map(|a| format!("{}{}", a.name, if a.required { "!" } else { "" })).collect();
+    let attrs: Vec<String> =
+        op.attrs.iter().map(|a| format!("{}{}", a.name, if a.required { "!" } else { "" })).collect();
     let cells = [
         format!("`{}`", op.name),
         joined(&names, "<br>"),
@@ -133,7 +136,9 @@ fn grouped(types: &Types) -> String {
 }
 
 fn kernels(facts: &Facts, driver: &str) -> String {
-    let Some(libraries) = facts.kernels.get(driver).filter(|l| !l.is_empty()) else { return "–".to_owned() };
+    let Some(libraries) = facts.kernels.get(driver).filter(|l| !l.is_empty()) else {
+        return "–".to_owned();
+    };
     let parts: Vec<String> = libraries
         .iter()
         .map(|(library, types)| match types.is_empty() {

@@ -85,11 +85,13 @@ unsafe fn log_softmax_row(isa: Isa, src: *const f32, dst: *mut f32, len: usize) 
 impl Softmax {
     unsafe fn row(&self, index: usize, scratch: *mut f32) {
         let base = index / self.step * self.step * self.length + index % self.step;
-        let run = |isa, src, dst, len| match (self.log, self.half) {
-            // SAFETY: the caller's contract.
-            (true, _) => unsafe { log_softmax_row(isa, src, dst, len) },
-            (false, None) => unsafe { softmax_row(isa, src, dst, len) },
-            (false, Some(half)) => unsafe { half_softmax_row(isa, half, src, dst, len) },
+        // SAFETY: both rows are valid, as the caller of this closure says.
+        let run = |isa, src, dst, len| unsafe {
+            match (self.log, self.half) {
+                (true, _) => log_softmax_row(isa, src, dst, len),
+                (false, None) => softmax_row(isa, src, dst, len),
+                (false, Some(half)) => half_softmax_row(isa, half, src, dst, len),
+            }
         };
         // SAFETY: the row lies in both operands; the scratch holds one row.
         unsafe {

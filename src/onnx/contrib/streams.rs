@@ -74,7 +74,11 @@ fn branches(call: &mut Call, s: &mut Steps) -> Result<(ValueId, bool), Diag> {
 fn gates(s: &mut Steps, gate: ValueId, lead: usize, x: ValueId) -> Result<ValueId, Diag> {
     let gate = wide(s, gate)?;
     let ty = s.emit.ty(x);
-    let (c, h) = (ty.shape[ty.rank() - 2].clone(), ty.shape[ty.rank() - 1].clone());
+    let [.., c, h] = ty.shape.as_slice() else {
+        return Err(Diag::new("V021", format!("streams need two axes, the operand is {ty}"))
+            .hint("state the number of branches"));
+    };
+    let (c, h) = (c.clone(), h.clone());
     let last = s.emit.ty(gate).shape.last().cloned();
     if s.rank(gate) == lead + 2 {
         return Ok(gate);
@@ -139,7 +143,7 @@ pub(super) fn pre_mix(call: &mut Call, s: &mut Steps) -> Made {
     let (grouped, _) = branches(call, s)?;
     all_taken(call, 2)?;
     let x = wide(s, grouped)?;
-    let gate = gates(s, need(call, 1)?, s.rank(x) - 2, x)?;
+    let gate = gates(s, need(call, 1)?, s.rank(x).saturating_sub(2), x)?;
     let y = s.node("Mul", &[x, gate], vec![])?;
     let axes = s.list("axes", &[-2])?;
     let y = s.node("ReduceSum", &[y, axes], vec![("keepdims", Attr::Int(0))])?;

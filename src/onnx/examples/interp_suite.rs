@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Most bytes of all values together.
-const MAX_RUN_BYTES: u64 = 1 << 29;
+const MAX_RUN_BYTES: u64 = 1 << 28;
 
 /// Longest run.
 const MAX_TIME: Duration = Duration::from_secs(4);

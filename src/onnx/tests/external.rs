@@ -100,14 +100,53 @@ fn links_are_followed_before_they_are_judged() {
 
 #[cfg(unix)]
 #[test]
-fn a_download_cache_of_links_works() {
+fn a_download_cache_is_read_when_asked_for() {
     use std::os::unix::fs::symlink;
     let folder = folder();
-    let store = folder.path().join("model");
-    write_model(&store.join("a1b2"), "m.onnx_data", "4", "16");
-    let snapshot = folder.path().join("snapshot");
-    std::fs::create_dir(&snapshot).unwrap();
-    symlink("../model/a1b2", snapshot.join("m.onnx")).unwrap();
-    symlink("../model/w.bin", snapshot.join("m.onnx_data")).unwrap();
-    assert_eq!(code(&snapshot.join("m.onnx")), "ok");
+    let (blobs, snapshot) =
+        (folder.path().join("repo/blobs"), folder.path().join("repo/snapshots/a1b2/onnx"));
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::copy(folder.path().join("secret"), blobs.join("data")).unwrap();
+    write_model(&blobs.join("model"), "m.onnx_data", "4", "16");
+    symlink("../../../blobs/model", snapshot.join("m.onnx")).unwrap();
+    symlink("../../../blobs/data", snapshot.join("m.onnx_data")).unwrap();
+    let path = snapshot.join("m.onnx");
+    assert_eq!(code(&path), "I030");
+    let cached = Options { allow_hf_cache: true, ..Options::default() };
+    assert!(load(&path, &cached).is_ok());
+    std::fs::remove_file(snapshot.join("m.onnx_data")).unwrap();
+    symlink("../../../../secret", snapshot.join("m.onnx_data")).unwrap();
+    assert_eq!(load(&path, &cached).map(|_| ()).unwrap_err()[0].code, "I030");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_name_is_refused_unless_allowed() {
+    let folder = folder();
+    let path = folder.path().join("model/m.onnx");
+    std::fs::hard_link(folder.path().join("secret"), folder.path().join("model/hard.bin")).unwrap();
+    write_model(&path, "hard.bin", "4", "16");
+    assert_eq!(code(&path), "I034");
+    assert!(load(&path, &Options { allow_hard_links: true, ..Options::default() }).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn writing_follows_no_links() {
+    use partita_onnx::{ExportOptions, save_file};
+    use std::os::unix::fs::symlink;
+    let folder = folder();
+    let path = folder.path().join("model/m.onnx");
+    write_model(&path, "w.bin", "4", "16");
+    let graph = load(&path, &Options::default()).unwrap().graph;
+    let secret = std::fs::read(folder.path().join("secret")).unwrap();
+    let out = folder.path().join("model/out.onnx");
+    symlink("../secret", &out).unwrap();
+    save_file(&out, &graph, &ExportOptions::default()).unwrap();
+    assert_eq!(std::fs::read(folder.path().join("secret")).unwrap(), secret);
+    assert!(std::fs::symlink_metadata(&out).unwrap().is_file());
+    let taken = folder.path().join("model/folder.onnx");
+    std::fs::create_dir(&taken).unwrap();
+    assert_eq!(save_file(&taken, &graph, &ExportOptions::default()).unwrap_err()[0].code, "I050");
 }
