@@ -72,7 +72,9 @@ fn eval_words(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let bias = tensor(ctx, 2)?.to_f64s();
     let mut y = vec![0.0; shape[0] * shape[1]];
     for (word, out) in ids.chunks(length.max(1)).zip(y.chunks_mut(shape[1].max(1))) {
-        let used = word.iter().take_while(|c| **c > 0).count();
+        // A word that begins with padding is none; its length is the number of its characters, wherever padding lies.
+        let used =
+            if word.first().is_some_and(|c| *c > 0) { word.iter().filter(|c| **c > 0).count() } else { 0 };
         if used == 0 {
             continue;
         }

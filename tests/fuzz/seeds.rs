@@ -102,7 +102,9 @@ impl Seeds {
         for path in found {
             if path.is_dir() {
                 self.from_folder(&path)?;
-            } else if path.extension().is_some_and(|e| e == "onnx") && path.metadata()?.len() <= MAX_SEED_BYTES {
+            } else if path.extension().is_some_and(|e| e == "onnx")
+                && path.metadata()?.len() <= MAX_SEED_BYTES
+            {
                 self.model(std::fs::read(&path)?)?;
             } else if path.extension().is_some_and(|e| e == "plan") {
                 let bytes = std::fs::read(&path)?;
