@@ -1,7 +1,7 @@
 //! Looking elements up in lists: `CategoryMapper`, `LabelEncoder` and `OneHotEncoder`.
 
 use crate::common::{
-    PLAIN, attr, attr_error, exactly, from_f64s, input, sample_of, sample_shape, tensor, work_move,
+    TEXT, attr, attr_error, exactly, from_f64s, input, sample_of, sample_shape, tensor, work_move,
 };
 use crate::elements::take;
 use crate::eval::result;
@@ -28,7 +28,7 @@ static CATEGORY_MAPPER: OpDef = OpDef {
         attr("default_int64", AttrKind::Int),
         attr("default_string", AttrKind::Str),
     ],
-    traits: crate::common::TEXT,
+    traits: TEXT,
     infer: infer_mapper,
     content: None,
     eval: eval_mapper,
@@ -59,7 +59,7 @@ static LABEL_ENCODER: OpDef = OpDef {
         attr("values_strings", AttrKind::Strs),
         attr("values_tensor", AttrKind::Tensor),
     ],
-    traits: crate::common::TEXT,
+    traits: TEXT,
     infer: infer_label,
     content: None,
     eval: eval_label,
@@ -80,7 +80,7 @@ static CATEGORY_ENCODER: OpDef = OpDef {
         attr("cats_strings", AttrKind::Strs),
         attr("zeros", AttrKind::Int),
     ],
-    traits: crate::common::TEXT,
+    traits: TEXT,
     infer: infer_one_hot,
     content: None,
     eval: eval_one_hot,
