@@ -66,12 +66,14 @@ pub fn assemble(
 /// The plan's symbols: inputs bind them, or the program around the plan where it is only a part of one.
 fn symbols(graph: &Graph, given: bool) -> Result<Vec<Symbol>, Vec<Diag>> {
     let places = graph.input_symbols();
-    let symbol = |name: std::sync::Arc<str>| match places.get(&name).copied().flatten() {
-        Some((input, axis)) => {
-            Ok(Symbol { name: name.to_string(), input: input as u32, axis: axis as u32, likely: 1 })
+    let symbol = |name: std::sync::Arc<str>| {
+        let least = Dim::symbol(&name).at_least().unwrap_or(0).unsigned_abs();
+        let bound = Symbol { name: name.to_string(), likely: 1, least, ..Default::default() };
+        match places.get(&name).copied().flatten() {
+            Some((input, axis)) => Ok(Symbol { input: input as u32, axis: axis as u32, ..bound }),
+            None if given => Ok(Symbol { input: NO_VALUE, ..bound }),
+            None => Err(vec![unbound(&name)]),
         }
-        None if given => Ok(Symbol { name: name.to_string(), input: NO_VALUE, axis: 0, likely: 1 }),
-        None => Err(vec![unbound(&name)]),
     };
     graph.all_symbols().into_iter().map(symbol).collect()
 }

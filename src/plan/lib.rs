@@ -133,6 +133,9 @@ pub struct Symbol {
     /// The size it was taken to have for predictions.
     #[prost(uint64, tag = "4")]
     pub likely: u64,
+    /// The least size the plan was made for.
+    #[prost(uint64, tag = "5")]
+    pub least: u64,
 }
 
 /// Where a value's bytes live.

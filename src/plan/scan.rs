@@ -59,7 +59,7 @@ const PLAN: &[Kind] = &[
 const TYPES: [Type; 26] = [
     kind(0, PLAN),
     kind(size_of::<Device>(), &[Text, Text, Text, Varint, Text, Varint, Varint]),
-    kind(size_of::<Symbol>(), &[Text, Varint, Varint, Varint]),
+    kind(size_of::<Symbol>(), &[Text, Varint, Varint, Varint, Varint]),
     kind(
         size_of::<Value>(),
         &[Text, Varint, Message(8), Varint, Varint, Varint, Varint, Varint, Varint, Varint, Text],

@@ -8,12 +8,9 @@ use crate::source::{self, PlanSource};
 use crate::trace::{Timeline, TraceRow, measured_rows};
 use partita_plan::check::{Checked, check};
 use partita_plan::limits::MAX_ARENA_BYTES;
-use partita_plan::{ElementType, NO_VALUE, Plan, Port, text};
+use partita_plan::{ElementType, NO_VALUE, Plan, Port, Symbol, text};
 use std::ops::Deref;
 use std::sync::{Arc, RwLockReadGuard};
-
-/// First character of symbols for sizes that depend on data; they may be zero.
-const DATA_LEAD: char = '~';
 
 /// The kinds of devices a program can open.
 #[derive(Clone, Default)]
@@ -294,8 +291,8 @@ impl Session {
             let (input, axis) = (symbol.input as usize, symbol.axis as usize);
             let size = shape(input).get(axis).and_then(|&s| i64::try_from(s).ok());
             *slot = size.ok_or_else(|| wrong_shape(&self.inputs[input], shape(input)))?;
-            if *slot == 0 && !symbol.name.starts_with(DATA_LEAD) {
-                return Err(empty(&self.inputs[input], &symbol.name));
+            if slot.unsigned_abs() < symbol.least {
+                return Err(too_small(&self.inputs[input], symbol, *slot));
             }
         }
         if self.bound.as_ref().is_none_or(|b| b.symbols != self.symbols) {
@@ -405,12 +402,12 @@ fn wrong_shape(input: &PortInfo, shape: &[usize]) -> RuntimeError {
     )
 }
 
-fn empty(input: &PortInfo, symbol: &str) -> RuntimeError {
+fn too_small(input: &PortInfo, symbol: &Symbol, size: i64) -> RuntimeError {
     RuntimeError::new(
         "R014",
         format!("input {}", input.name),
-        format!("its size {symbol} is 0, the plan was made for sizes of at least 1"),
-        format!("for empty inputs compile with --dim {symbol}=0"),
+        format!("its size {} is {size}, the plan was made for at least {}", symbol.name, symbol.least),
+        format!("compile with --dim {}={size} for inputs of this size", symbol.name),
     )
 }
 

@@ -159,7 +159,7 @@ fn symbols_are_bound_by_the_axis_that_holds_them() {
     let (mut plan, _) = two_devices(["naive", "naive"], true);
     plan.symbols[0].axis = 1;
     assert_eq!(check(&plan).unwrap_err().code, "L012");
-    plan.symbols[0] = partita_plan::Symbol { name: "n".into(), input: 4, axis: 0, likely: 1 };
+    plan.symbols[0] = partita_plan::Symbol { name: "n".into(), input: 4, axis: 0, likely: 1, least: 0 };
     assert_eq!(check(&plan).unwrap_err().code, "L012");
 }
 

@@ -115,7 +115,7 @@ impl Build {
 
     /// Symbol `name`, bound by axis `axis` of input `input`.
     pub fn bind_symbol(&mut self, name: &str, input: u32, axis: u32) {
-        self.plan.symbols.push(Symbol { name: name.to_string(), input, axis, likely: 1 });
+        self.plan.symbols.push(Symbol { name: name.to_string(), input, axis, likely: 1, least: 0 });
     }
 
     pub fn tile(&mut self, program: TileProgram) -> u32 {
