@@ -3,9 +3,10 @@
     python .ci/conformance.py --shared ../shared/conformance --scratch DIR \\
         --partita target/debug/partita --expected .ci/conformance-expected.txt
 
-Prints the counts of every suite. Ends with 1 when a case crashes, runs out of time, or gives a wrong answer without
-standing in the file of `--expected` (one case a line, # begins a comment). Refusals are not failures: what is not
-supported yet is counted, no more. `--every N` takes every Nth case.
+Every suite runs three ways: on the CPU, on a slow CPU beside a simulated accelerator, so that placement moves work, and
+with the e-graph off. Prints the counts of each. Ends with 1 when a case crashes, runs out of time, gives a wrong answer
+without standing in the file of `--expected` (one case a line, # begins a comment), or fares differently from way to
+way, or when fewer cases pass than `LEAST` says. `--every N` takes every Nth case.
 """
 
 import argparse
@@ -17,7 +18,14 @@ import tarfile
 from pathlib import Path
 
 # The newest form of every operator, and the older ones that exported models carry.
-SUITES = ("suite", "suite_legacy")
+# What ONNX Runtime's own operators do comes last. With each the least number of cases that must pass.
+SUITES = {"suite": 1500, "suite_legacy": 862, "suite_contrib": 97}
+# Ways to run every case: name and options of `partita conformance`.
+WAYS = (
+    ("cpu", ()),
+    ("placed", ("--machine", "fixtures/machines/slow-cpu-h100.toml")),
+    ("plain", ("--no-egraph",)),
+)
 # For one case, in a debug build on a busy machine.
 CASE_SECONDS = 60
 FAILURES = ("crash", "timeout")
@@ -31,13 +39,14 @@ def sample(suite, every, scratch):
     return chosen, sorted({name.split("/")[0] for name in names})
 
 
-def score(suite, args):
-    """The results of one suite, as score.py writes them."""
+def score(suite, options, args):
+    """The results of one suite with these options, as score.py writes them."""
     out = args.scratch / f"{suite.name}.json"
     cases, kinds = sample(suite, args.every, args.scratch)
     command = [sys.executable, str(args.shared / "score.py"), "--suite", str(suite), "--kinds", ",".join(kinds)]
     command += ["--list", str(cases), "--timeout", str(CASE_SECONDS)]
-    command += ["--batch-cmd", f"{shlex.quote(str(args.partita))} conformance --cases {{cases_file}}"]
+    engine = shlex.join([str(args.partita), "conformance", *options])
+    command += ["--batch-cmd", f"{engine} --cases {{cases_file}}"]
     command += ["--engine", "partita", "--out", str(out), "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads(out.read_text())["cases"]
@@ -56,13 +65,13 @@ def expected(path):
     return {line for line in lines if line}
 
 
-def judge(name, results, known):
+def judge(name, way, results, known):
     """Prints the counts of a suite, returns the lines that are failures."""
     counts = {}
     for result in results:
         counts[result["status"]] = counts.get(result["status"], 0) + 1
     words = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-    print(f"{name}: {len(results)} cases: {words}", flush=True)
+    print(f"{name}, {way}: {len(results)} cases: {words}", flush=True)
     failures = []
     for result in results:
         case = f"{name}/{result['id']}"
@@ -70,6 +79,32 @@ def judge(name, results, known):
         if result["status"] in FAILURES or surprise:
             failures.append(f"{result['status']} {case}: {' '.join(str(result.get('msg', '')).split())[:200]}")
     return failures
+
+
+def differing(name, ways):
+    """Lines for the cases that do not fare the same in all ways."""
+    status = [{r["id"]: r["status"] for r in results} for _, results in ways]
+    lines = []
+    for case in status[0]:
+        found = [s.get(case) for s in status]
+        if len(set(found)) > 1:
+            words = ", ".join(f"{way} {word}" for (way, _), word in zip(ways, found))
+            lines.append(f"differs {name}/{case}: {words}")
+    return lines
+
+
+def suite_failures(name, args):
+    """Runs a suite every way; the lines that are failures."""
+    known = expected(args.expected)
+    ways, failures = [], []
+    for way, options in WAYS:
+        results = score(args.scratch / name, options, args)
+        failures += judge(f"{name}", way, results, known)
+        ways.append((way, results))
+        passed = sum(r["status"] == "pass" for r in results)
+        if args.every == 1 and passed < SUITES[name]:
+            failures.append(f"too few {name}, {way}: {passed} pass, {SUITES[name]} are wanted")
+    return failures + differing(name, ways)
 
 
 def main():
@@ -89,7 +124,7 @@ def main():
             print(f"{name}: left out, it is not there")
             continue
         unpack(archive, args.scratch)
-        failures += judge(name, score(args.scratch / name, args), expected(args.expected))
+        failures += suite_failures(name, args)
     for line in failures:
         print(f"FAIL {line}")
     sys.exit(1 if failures else 0)

@@ -75,7 +75,8 @@ fn searches(c: &mut Criterion) {
 
 fn proofs(c: &mut Criterion) {
     let model = digits();
-    let mut digits = compiled(&model, &machine("cpu-h100-tpu-groq.toml"), 2).placement.problem;
+    let mut digits =
+        compiled(&model, &machine("cpu-h100-tpu-groq.toml"), 2).parts.remove(0).placement.problem;
     digits.name = "digits".to_owned();
     measure(c, true, &[layered(8), digits]);
 }

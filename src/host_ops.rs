@@ -68,4 +68,8 @@ impl Bodies for Forward<'_> {
     fn hold(&self, bytes: usize) -> Result<(), Diag> {
         self.keep(self.blocks.hold(bytes))
     }
+
+    fn room(&self, bytes: usize) -> Result<(), Diag> {
+        self.keep(self.blocks.room(bytes))
+    }
 }

@@ -71,7 +71,7 @@ impl Linker<'_> {
         for stage in cut(graph) {
             let item = match stage {
                 Stage::Static { graph: part, inputs, outputs } => {
-                    self.part(graph, part, &inputs, &outputs, &mut slots)?
+                    self.part(graph, *part, &inputs, &outputs, &mut slots)?
                 }
                 Stage::Host(node) => self.host(graph, node, &mut slots)?,
             };

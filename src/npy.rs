@@ -41,6 +41,7 @@ fn descr(dtype: DType) -> &'static str {
         DType::I64 => "<i8",
         // Small floats have no name there; they are written as their codes.
         DType::U8 | DType::U4 | DType::U2 | DType::F4E2M1 | DType::F8E8M0 => "|u1",
+        DType::F6E2M3 | DType::F6E3M2 => "|u1",
         DType::F8E4M3fn | DType::F8E4M3fnuz | DType::F8E5M2 | DType::F8E5M2fnuz => "|u1",
         DType::U16 | DType::Bf16 => "<u2",
         DType::U32 | DType::Str => "<u4",

@@ -111,12 +111,19 @@ impl Compiled {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path, dims: &BTreeMap<String, i64>) -> Result<Model> {
+    load_with(path, &partita_onnx::Options { dims: dims.clone(), ..Default::default() })
+}
+
+/// Reads a model with what the importer may be told.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_with(path: &Path, options: &partita_onnx::Options) -> Result<Model> {
     if path.extension().is_some_and(|e| e == "graph") {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
         return load_text(&text, path);
     }
-    let options = partita_onnx::Options { dims: dims.clone(), ..Default::default() };
-    let imported = partita_onnx::load(path, &options).map_err(|d| Error::from(d).in_file(path))?;
+    let imported = partita_onnx::load(path, options).map_err(|d| Error::from(d).in_file(path))?;
     Ok(Model { graph: imported.graph.clone(), onnx: Some(imported) })
 }
 

@@ -3,7 +3,7 @@
 use crate::devices::drivers;
 use crate::error::{Error, Result};
 use crate::host_kernels::ReferenceKernels;
-use crate::pipeline::{CompileOptions, Compiled, Progress, compile, load};
+use crate::pipeline::{CompileOptions, Compiled, Progress, compile, load_with};
 use partita_hw::Machine;
 use partita_ir::{Datum, RunLimits, Tensor};
 use partita_runtime::{PlanSource, Program, SessionOptions};
@@ -21,7 +21,8 @@ pub struct Opening<'a> {
     pub trace: bool,
     /// What a run may use.
     pub limits: RunLimits,
-    /// How a model (not a plan) is compiled, and for which machine.
+    /// How a model (not a plan) is read and compiled, and for which machine.
+    pub import: &'a partita_onnx::Options,
     pub compile: &'a CompileOptions,
     pub machine: &'a dyn Fn() -> Result<Machine>,
     pub progress: Progress<'a>,
@@ -60,7 +61,7 @@ fn limits() -> SessionOptions {
 /// The plan in a temporary folder, which may go once the plan is mapped.
 fn compiled(path: &Path, opening: &Opening) -> Result<(PlanSource, Option<tempfile::TempDir>)> {
     (opening.progress)("loading");
-    let model = load(path, &opening.compile.dims)?;
+    let model = load_with(path, opening.import)?;
     let compiled = compile(&model, &(opening.machine)()?, opening.compile, opening.progress)?;
     drop(model);
     // Through a file, so that the weights are mapped rather than held twice.

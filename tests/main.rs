@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests")]
 
 mod cli;
+mod control;
 mod determinism;
 mod differential;
 mod faults;
+mod operators;
 mod programs;
 mod random;
 mod real_models;
+mod regressions;
 mod support;
 mod text;
 mod tidy;

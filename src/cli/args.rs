@@ -1,8 +1,10 @@
 //! The command line, stated once.
 
+use super::tensors;
+use crate::error::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use partita_ir::RunLimits;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const EXIT_CODES: &str = "\
@@ -89,6 +91,15 @@ pub struct Compiling {
     /// Fix a symbolic dimension; the others are bound when the plan runs
     #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
     pub dims: Vec<(String, i64)>,
+    /// Give an input a fixed value: sizes and axes that it holds are then known when the model is compiled
+    #[arg(long = "set", value_name = "NAME=FILE", value_parser = pair)]
+    pub values: Vec<(String, String)>,
+    /// Read weights from files that have other names, maybe outside the model's folder
+    #[arg(long)]
+    pub allow_hard_links: bool,
+    /// Read weights through the links of a Hugging Face cache (snapshots/ID/FILE to ../../blobs/ID)
+    #[arg(long)]
+    pub allow_hf_cache: bool,
     /// Size a free dimension is likely to have, for predictions; the plan stays general
     #[arg(long = "hint", value_name = "NAME=N", value_parser = dim)]
     pub hints: Vec<(String, i64)>,
@@ -116,6 +127,20 @@ pub struct Compiling {
     /// Work limit of the placement solver, in elementary steps
     #[arg(long, value_name = "N")]
     pub work: Option<u64>,
+}
+
+impl Compiling {
+    /// What the importer is told.
+    pub(super) fn import(&self) -> Result<partita_onnx::Options> {
+        let value = |(name, file): &(String, String)| Ok((name.clone(), tensors::read(Path::new(file))?));
+        Ok(partita_onnx::Options {
+            dims: self.dims.iter().cloned().collect(),
+            inputs: self.values.iter().map(value).collect::<Result<_>>()?,
+            allow_hard_links: self.allow_hard_links,
+            allow_hf_cache: self.allow_hf_cache,
+            ..Default::default()
+        })
+    }
 }
 
 /// What a run may use.
@@ -287,7 +312,7 @@ pub struct PlaceArgs {
     pub output: PathBuf,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+fn pair(text: &str) -> std::result::Result<(String, String), String> {
     // Node names may hold `=`; device names do not.
     let (a, b) = text.rsplit_once('=').ok_or("expected NAME=VALUE")?;
     if a.is_empty() || b.is_empty() {
@@ -297,7 +322,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn dim(text: &str) -> Result<(String, i64), String> {
+fn dim(text: &str) -> std::result::Result<(String, i64), String> {
     let (name, size) = pair(text)?;
     match size.parse::<i64>() {
         Ok(n) if n >= 0 => Ok((name, n)),

@@ -3,7 +3,7 @@
 use super::Io;
 use super::args::CompileArgs;
 use crate::error::{Error, Result};
-use crate::pipeline::{Compiled, compile, load};
+use crate::pipeline::{Compiled, compile, load_with};
 use crate::report::{stages, summary};
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub(super) fn execute(args: &CompileArgs, io: &mut Io) -> Result<()> {
     let options = args.compiling.options()?;
     let machine = args.compiling.machine()?;
     (io.progress)("loading");
-    let model = load(&args.model, &options.dims)?;
+    let model = load_with(&args.model, &args.compiling.import()?)?;
     let compiled = compile(&model, &machine, &options, io.progress)?;
     (io.progress)("writing");
     crate::session::write(&compiled, &args.output)?;

@@ -3,10 +3,11 @@
 use super::args::{Compiling, ConformanceArgs};
 use super::{Io, tensors};
 use crate::error::{Error, Result};
-use crate::pipeline::{compile, load};
+use crate::pipeline::{compile, load_with};
 use crate::session::{load_compiled, run_data};
 use partita_hw::Machine;
 use partita_ir::{Datum, RunLimits};
+use partita_onnx::PortKind;
 use std::path::Path;
 
 pub(super) fn execute(args: &ConformanceArgs, io: &mut Io) -> Result<()> {
@@ -70,19 +71,20 @@ fn case(
     limits: RunLimits,
 ) -> Result<()> {
     let options = compiling.options()?;
-    let loaded = load(model, &options.dims)?;
-    let n_inputs = loaded.graph.inputs().len();
-    let input = |i: usize| tensors::read(&inputs.join(format!("input_{i}.pb"))).map(Datum::Tensor);
-    let given: Vec<Datum> = (0..n_inputs).map(input).collect::<Result<_>>()?;
+    let loaded = load_with(model, &compiling.import()?)?;
+    let ports = partita_onnx::port_kinds(model).map_err(|d| Error::from(d).in_file(model))?;
+    let input = |(i, (_, kind)): (usize, &(String, PortKind))| {
+        tensors::read_pb(&inputs.join(format!("input_{i}.pb")), *kind)
+    };
+    let given: Vec<Datum> = ports.inputs.iter().enumerate().map(input).collect::<Result<_>>()?;
     let compiled = compile(&loaded, machine, &options, &|_| {})?;
     let mut program = load_compiled(&compiled)?;
     program.limits = limits;
     let results = run_data(&program, given)?;
     std::fs::create_dir_all(outputs).map_err(|e| Error::io("create", outputs, &e))?;
-    for (n, (port, tensor)) in program.outputs().iter().zip(&results).enumerate() {
+    for (n, ((name, kind), datum)) in ports.outputs.iter().zip(&results).enumerate() {
         let path = outputs.join(format!("output_{n}.pb"));
-        let Some(tensor) = tensor.as_tensor() else { continue };
-        let bytes = partita_onnx::tensor_to_pb(&port.name, tensor);
+        let bytes = partita_onnx::datum_to_pb(name, datum, *kind);
         std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, &e))?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::Io;
 use super::args::OptimizeArgs;
 use crate::error::{Error, Result};
-use crate::pipeline::{load, optimize};
+use crate::pipeline::{load_with, optimize};
 use partita_onnx::ExportOptions;
 use partita_passes::History;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 pub(super) fn execute(args: &OptimizeArgs, io: &mut Io) -> Result<()> {
     let options = args.compiling.options()?;
     (io.progress)("loading");
-    let model = load(&args.model, &options.dims)?;
+    let model = load_with(&args.model, &args.compiling.import()?)?;
     let before = model.graph.n_nodes();
     (io.progress)("optimizing");
     let (graph, history) = optimize(model.graph, &options)?;

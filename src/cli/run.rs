@@ -7,22 +7,25 @@ use crate::npy;
 use crate::report::trace;
 use crate::session::{Opening, open, run_data};
 use partita_ir::{DType, Datum, Tensor};
+use partita_onnx::PortKind;
 use partita_runtime::Program;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(super) fn execute(args: &RunArgs, io: &mut Io) -> Result<()> {
     let compile = args.compiling.options()?;
     let opening = Opening {
         threads: args.compiling.threads,
         trace: args.trace.is_some(),
+        import: &args.compiling.import()?,
         compile: &compile,
         machine: &|| args.compiling.machine(),
         progress: io.progress,
         limits: args.limiting.limits(),
     };
-    let (given, fill) = given(&args.inputs, args.seed)?;
+    let (files, fill) = files(&args.inputs, args.seed)?;
     let mut program = open(&args.program, &opening)?;
+    let given = given(&program, &files)?;
     let inputs = tensors::inputs(program.plan(), given, fill, &compile.dims)?;
     (io.progress)("running");
     let outputs = run_data(&program, inputs)?;
@@ -38,8 +41,8 @@ pub(super) fn execute(args: &RunArgs, io: &mut Io) -> Result<()> {
     io.write(&listing(&program, &outputs))
 }
 
-/// `--input` as given: files by name, and whether the rest is random.
-fn given(inputs: &[String], seed: u64) -> Result<(BTreeMap<String, Tensor>, Option<u64>)> {
+/// `--input` as given: files by name, and the seed when the rest is random.
+fn files(inputs: &[String], seed: u64) -> Result<(BTreeMap<String, PathBuf>, Option<u64>)> {
     let (mut files, mut fill) = (BTreeMap::new(), None);
     for input in inputs {
         if input == "random" {
@@ -53,9 +56,33 @@ fn given(inputs: &[String], seed: u64) -> Result<(BTreeMap<String, Tensor>, Opti
                 "write --input image=cat.npy",
             )
         })?;
-        files.insert(name.to_owned(), tensors::read(Path::new(file))?);
+        files.insert(name.to_owned(), PathBuf::from(file));
     }
     Ok((files, fill))
+}
+
+/// The values in the files, of the kinds the program wants.
+fn given(program: &Program, files: &BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, Datum>> {
+    let read = |(name, path): (&String, &PathBuf)| {
+        let port = program.inputs().iter().find(|p| p.name == *name);
+        let kind = port.map_or(PortKind::Tensor, |p| kind_of(&p.text));
+        let datum = match kind {
+            PortKind::Tensor => Datum::Tensor(tensors::read(path)?),
+            kind => tensors::read_pb(path, kind)?,
+        };
+        Ok((name.clone(), datum))
+    };
+    files.iter().map(read).collect()
+}
+
+/// The kind of value a type as text stands for.
+fn kind_of(ty: &str) -> PortKind {
+    match ty.split('(').next() {
+        Some("seq") => PortKind::Sequence,
+        Some("opt") => PortKind::Optional,
+        Some("map") => PortKind::Map,
+        _ => PortKind::Tensor,
+    }
 }
 
 /// Writes every output as NAME.npy; items of sequences as NAME.0.npy and so on.

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use partita_ir::op::Rng;
 use partita_ir::{Bytes, DType, Datum, Tensor};
+use partita_onnx::PortKind;
 use partita_plan::program::PortForm;
 use partita_plan::{DimExpr, Plan};
 use std::collections::BTreeMap;
@@ -20,6 +21,12 @@ pub(crate) fn read(path: &Path) -> Result<Tensor> {
         return Ok(tensor);
     }
     crate::npy::read(path)
+}
+
+/// A value of any kind from a `.pb` file.
+pub(crate) fn read_pb(path: &Path, kind: PortKind) -> Result<Datum> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    partita_onnx::datum_from_pb(&Bytes::from_vec(bytes), kind).map_err(|d| Error::from(d).in_file(path))
 }
 
 /// What is known of an input before the program runs.
@@ -51,7 +58,7 @@ fn wanted(plan: &Plan) -> (Vec<&str>, Vec<Wanted<'_>>) {
 /// Every input of the plan: from `given` by name, or random when `fill`.
 pub(crate) fn inputs(
     plan: &Plan,
-    mut given: BTreeMap<String, Tensor>,
+    mut given: BTreeMap<String, Datum>,
     fill: Option<u64>,
     dims: &BTreeMap<String, i64>,
 ) -> Result<Vec<Datum>> {
@@ -61,7 +68,7 @@ pub(crate) fn inputs(
     let mut out = Vec::new();
     for want in &wanted {
         out.push(match (given.remove(want.name), want.shape.filter(|_| fill.is_some())) {
-            (Some(tensor), _) => Datum::Tensor(tensor),
+            (Some(datum), _) => datum,
             (None, Some(shape)) => Datum::Tensor(random(want.dtype, shape, &symbols, &mut rng)?),
             (None, None) => {
                 let hint = format!("give --input {}=FILE.npy, or --input random", want.name);
@@ -86,13 +93,16 @@ pub(crate) fn inputs(
 fn sizes(
     names: &[&str],
     wanted: &[Wanted],
-    given: &BTreeMap<String, Tensor>,
+    given: &BTreeMap<String, Datum>,
     dims: &BTreeMap<String, i64>,
 ) -> Vec<i64> {
     let mut symbols: Vec<i64> =
         names.iter().map(|n| dims.get(*n).copied().unwrap_or(RANDOM_SYMBOL)).collect();
     for want in wanted {
-        let (Some(shape), Some(tensor)) = (want.shape, given.get(want.name)) else { continue };
+        let (Some(shape), Some(tensor)) = (want.shape, given.get(want.name).and_then(Datum::as_tensor))
+        else {
+            continue;
+        };
         for (dim, &size) in shape.iter().zip(tensor.shape()) {
             if let Some(slot) = dim.as_symbol().and_then(|s| symbols.get_mut(s)) {
                 *slot = size as i64;

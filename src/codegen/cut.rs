@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug)]
 pub enum Stage {
     /// A graph of its own, and which values of the whole its inputs and outputs are.
-    Static { graph: Graph, inputs: Vec<ValueId>, outputs: Vec<ValueId> },
+    Static { graph: Box<Graph>, inputs: Vec<ValueId>, outputs: Vec<ValueId> },
     /// A node that is evaluated on the host.
     Host(NodeId),
 }
@@ -162,7 +162,7 @@ fn part(graph: &Graph, nodes: &[NodeId], stage: usize) -> Stage {
     for v in &outputs {
         own.add_output(&graph.value(*v).name, values[v]);
     }
-    Stage::Static { graph: own, inputs, outputs }
+    Stage::Static { graph: Box::new(own), inputs, outputs }
 }
 
 /// Results of the nodes that are read outside of them.

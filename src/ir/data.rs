@@ -1,8 +1,9 @@
 //! Evaluation of operators over any values: tensors of numbers and text, sequences, optionals, maps, and bodies.
 
 use crate::diag::Diag;
-use crate::op::{EvalCtx, OpRef};
-use crate::tensor::{Tensor, share_tables};
+use crate::op::{EvalCtx, InferCtx, OpRef, Operand};
+use crate::tensor::{Tensor, n_elements, share_tables};
+use crate::types::{Content, Type};
 use crate::{Attrs, Datum};
 
 /// Runs the bodies of a node: what `if`, `loop` and `scan` are evaluated with.
@@ -18,6 +19,12 @@ pub trait Bodies {
     /// # Errors
     /// `X035` when the limit of memory is reached.
     fn hold(&self, bytes: usize) -> Result<(), Diag>;
+
+    /// Asks whether a result of so many bytes may be made; it is accounted for when it is there.
+    ///
+    /// # Errors
+    /// `X035` when the limit of memory would be reached.
+    fn room(&self, bytes: usize) -> Result<(), Diag>;
 }
 
 /// For operators without bodies.
@@ -29,6 +36,10 @@ impl Bodies for NoBodies {
     }
 
     fn hold(&self, _: usize) -> Result<(), Diag> {
+        Ok(())
+    }
+
+    fn room(&self, _: usize) -> Result<(), Diag> {
         Ok(())
     }
 }
@@ -48,6 +59,7 @@ pub struct DataCtx<'a> {
 /// `X032` when an operator over tensors is given anything else; what the operator says.
 pub fn evaluate(op: OpRef, ctx: &DataCtx) -> Result<Vec<Datum>, Diag> {
     if let Some(data) = op.data {
+        check_arity(op, ctx.inputs.len(), ctx.n_outputs)?;
         return data(ctx);
     }
     let mut tensors: Vec<Option<Tensor>> = Vec::with_capacity(ctx.inputs.len());
@@ -61,7 +73,36 @@ pub fn evaluate(op: OpRef, ctx: &DataCtx) -> Result<Vec<Datum>, Diag> {
             }
         });
     }
+    ctx.bodies.room(result_bytes(op, ctx, &tensors))?;
     Ok(evaluate_tensors(op, ctx.attrs, &mut tensors, ctx.n_outputs)?.into_iter().map(Datum::Tensor).collect())
+}
+
+/// Bytes of the results as far as inference tells them before they are made: operands may ask for any size.
+fn result_bytes(op: OpRef, ctx: &DataCtx, tensors: &[Option<Tensor>]) -> usize {
+    let known: Vec<Option<(Type, Content)>> = tensors
+        .iter()
+        .map(|t| t.as_ref().map(|t| (Type::known(t.dtype(), t.shape()), Content::Const(t.clone()))))
+        .collect();
+    let inputs: Vec<Option<Operand>> =
+        known.iter().map(|o| o.as_ref().map(|(ty, c)| Operand { ty, content: Some(c) })).collect();
+    let inferred = (op.infer)(&InferCtx { attrs: ctx.attrs, inputs: &inputs, n_outputs: ctx.n_outputs });
+    let bytes = |ty: &Type| {
+        let n = ty.known_shape().and_then(|shape| n_elements(&shape));
+        n.map_or(0, |n| n.saturating_mul(ty.dtype.size_bytes()))
+    };
+    // What inference refuses, evaluation refuses with its own letter.
+    inferred.map_or(0, |types| types.iter().map(bytes).fold(0, usize::saturating_add))
+}
+
+/// Plans and callers are not trusted to give as many operands as the operator reads.
+fn check_arity(op: OpRef, n_inputs: usize, n_outputs: usize) -> Result<(), Diag> {
+    if (op.inputs.min..=op.inputs.max).contains(&n_inputs) && n_outputs <= op.outputs.max {
+        return Ok(());
+    }
+    Err(Diag::new(
+        "X037",
+        format!("{} is given {n_inputs} operands and asked for {n_outputs} results", op.name),
+    ))
 }
 
 /// Evaluates an operator over tensors. Text is given one table for all operands, and results share it.
@@ -74,6 +115,7 @@ pub fn evaluate_tensors(
     tensors: &mut [Option<Tensor>],
     n_outputs: usize,
 ) -> Result<Vec<Tensor>, Diag> {
+    check_arity(op, tensors.len(), n_outputs)?;
     let table = share_tables(&mut tensors.iter_mut().flatten().collect::<Vec<_>>());
     let inputs: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
     let results = (op.eval)(&EvalCtx { attrs, inputs: &inputs, n_outputs })?;

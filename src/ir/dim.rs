@@ -391,6 +391,8 @@ impl fmt::Display for Dim {
             match (n, *coefficient < 0) {
                 (0, false) => {}
                 (0, true) => f.write_str("-")?,
+                // Its magnitude alone is no number that reads back.
+                _ if *coefficient == i64::MIN => f.write_str(" + -")?,
                 _ => write!(f, " {sign} ")?,
             }
             let magnitude = coefficient.unsigned_abs();
@@ -474,6 +476,8 @@ mod tests {
     fn negative_terms_print_with_minus() {
         assert_eq!((s("n") - 2.into()).to_string(), "n - 2");
         assert_eq!((Dim::known(0) - s("n")).to_string(), "-n");
+        let least = s("n") + i64::MIN.into();
+        assert_eq!(least.to_string(), "n + -9223372036854775808");
         let expr = (s("n") * s("n") - 2.into()).to_expr(&|_| Some(0)).unwrap();
         assert_eq!(expr.eval(&[5]).unwrap(), 23);
     }

@@ -178,6 +178,10 @@ impl Bodies for GraphBodies<'_> {
     fn hold(&self, bytes: usize) -> Result<(), Diag> {
         self.budget.hold(bytes).map_err(limit)
     }
+
+    fn room(&self, bytes: usize) -> Result<(), Diag> {
+        self.budget.room(bytes).map_err(limit)
+    }
 }
 
 fn eval_node(

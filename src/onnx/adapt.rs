@@ -4,6 +4,7 @@
 
 use crate::call::{Call, Emit};
 use crate::history;
+use crate::training::{batch_norm_mode, dropout_mode, seeded};
 use partita_ir::{Attr, DType, Diag, Tensor, ValueId};
 
 /// Newest opset of the standard domain whose forms are known.
@@ -89,7 +90,7 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("Concat", 4, concat_axis),
     ("DFT", 20, default_axis_one),
     ("DequantizeLinear", i64::MAX, types_not_stated),
-    ("Dropout", 12, dropout_mode),
+    ("Dropout", i64::MAX, dropout_mode),
     ("GlobalLpPool", 2, whole_exponent),
     ("GridSample", 20, grid_modes),
     ("GroupNormalization", 21, scale_per_channel),
@@ -98,6 +99,12 @@ const RULES: &[(&str, i64, Rule)] = &[
     ("LogSoftmax", 13, over_flattened),
     ("LpPool", 2, whole_exponent),
     ("QuantizeLinear", i64::MAX, types_not_stated),
+    ("Bernoulli", i64::MAX, seeded),
+    ("Multinomial", i64::MAX, seeded),
+    ("RandomNormal", i64::MAX, seeded),
+    ("RandomNormalLike", i64::MAX, seeded),
+    ("RandomUniform", i64::MAX, seeded),
+    ("RandomUniformLike", i64::MAX, seeded),
     ("Resize", 11, resize_10),
     ("RoiAlign", 16, whole_pixels),
     ("Scatter", i64::MAX, renamed_scatter),
@@ -185,18 +192,24 @@ fn as_tensor(value: &Attr, form: As, like: DType) -> Option<Tensor> {
 }
 
 /// An input that a rule needs.
-fn need(call: &Call, n: usize) -> Result<ValueId, Diag> {
+pub(crate) fn need(call: &Call, n: usize) -> Result<ValueId, Diag> {
     call.input(n).ok_or_else(|| Diag::new("V002", format!("operand {n} of {} is required", call.op_type)))
 }
 
 /// A call with the same place in the model, for nodes that a rule adds.
-fn sibling(call: &Call, inputs: &[ValueId]) -> Call {
+pub(crate) fn sibling(call: &Call, inputs: &[ValueId]) -> Call {
     let inputs = inputs.iter().copied().map(Some).collect();
     Call { name: call.name.clone(), version: NEWEST_OPSET, inputs, ..Call::default() }
 }
 
 /// The call with sizes given as attribute where the row has it, else as a constant operand.
-fn with_ints(mut call: Call, op: &str, attr: &str, values: Vec<i64>, emit: &mut Emit) -> Result<Call, Diag> {
+pub(crate) fn with_ints(
+    mut call: Call,
+    op: &str,
+    attr: &str,
+    values: Vec<i64>,
+    emit: &mut Emit,
+) -> Result<Call, Diag> {
     if emit.has_attr(op, attr) {
         call.attrs.insert(attr.to_owned(), Attr::Ints(values));
     } else {
@@ -242,60 +255,6 @@ fn slope_per_channel(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
             with_ints(sibling(&call, &[slope]), "Unsqueeze", "axes", (1..rank - 1).collect(), emit)?;
         let aligned = emit.step(unsqueeze, "Unsqueeze")?;
         call.set_input(1, aligned);
-    }
-    Ok(call)
-}
-
-/// Whether a node of opset 6 says that it trains. One that says nothing is taken to be for inference, as converters
-/// of such models do.
-fn says_training(call: &mut Call) -> bool {
-    call.version < 7 && call.attrs.remove("is_test") == Some(Attr::Int(0))
-}
-
-/// Before opset 14 training was asked for by more results, and before opset 9 every feature could have its own
-/// statistics.
-fn batch_norm_mode(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
-    let says_training = says_training(&mut call);
-    let own_features = call.version < 9 && call.attrs.remove("spatial") == Some(Attr::Int(0));
-    let wanted = call.outputs.iter().skip(1).any(|name| !name.is_empty());
-    if says_training || wanted {
-        call.attrs.insert("training_mode".to_owned(), Attr::Int(1));
-        if own_features {
-            call.attrs.insert("per_feature".to_owned(), Attr::Int(1));
-        }
-        return Ok(call);
-    }
-    call.outputs.truncate(1);
-    let x = need(&call, 0)?;
-    if !own_features || emit.ranked(x)? < 3 {
-        return Ok(call);
-    }
-    // With known statistics that is the same over one channel per feature.
-    let shape = emit.step(sibling(&call, &[x]), "Shape")?;
-    let mut flatten = sibling(&call, &[x]);
-    flatten.attrs.insert("axis".to_owned(), Attr::Int(1));
-    call.set_input(0, emit.step(flatten, "Flatten")?);
-    for operand in 1..5 {
-        let weight = need(&call, operand)?;
-        let flat = with_ints(sibling(&call, &[weight]), "Reshape", "shape", vec![-1], emit)?;
-        call.set_input(operand, emit.step(flat, "Reshape")?);
-    }
-    let mut back = sibling(&call, &[]);
-    back.outputs = std::mem::take(&mut call.outputs);
-    let y = emit.step(call, "BatchNormalization")?;
-    back.inputs = vec![Some(y), Some(shape)];
-    "Reshape".clone_into(&mut back.op_type);
-    Ok(back)
-}
-
-/// Before opset 12 only opset 6 could train, and before opset 10 the mask had the type of the data.
-fn dropout_mode(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
-    if says_training(&mut call) {
-        call.attrs.insert("training_mode".to_owned(), Attr::Int(1));
-    }
-    if call.version < 10 && call.outputs.len() > 1 {
-        let code = crate::dtypes::code_of(emit.ty(need(&call, 0)?).dtype);
-        call.attrs.insert("mask_dtype".to_owned(), Attr::Int(code.into()));
     }
     Ok(call)
 }
@@ -376,7 +335,7 @@ fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
         return Ok(call);
     }
     let Some(known) = emit.builder.graph().as_const(scales).map(Tensor::to_f64s) else {
-        return resize_either_way(call, scales, emit);
+        return grow_then_shrink(call, scales, emit);
     };
     let (grows, shrinks) = (known.iter().any(|s| *s > 1.0), known.iter().any(|s| *s < 1.0));
     if grows && shrinks {
@@ -391,17 +350,17 @@ fn resize_10(mut call: Call, emit: &mut Emit) -> Result<Call, Diag> {
     Ok(call)
 }
 
-/// The resize by scales that only a run can tell: first what grows, then what shrinks.
-fn resize_either_way(mut call: Call, scales: ValueId, emit: &mut Emit) -> Result<Call, Diag> {
+/// Nearest neighbours are found downwards along axes that grow, upwards along those that shrink; which ones do is
+/// only known when the model runs.
+fn grow_then_shrink(mut call: Call, scales: ValueId, emit: &mut Emit) -> Result<Call, Diag> {
     let one = emit.constant(&format!("{}_one", call.name), Tensor::scalar(1.0f32));
-    let up = emit.step(sibling(&call, &[scales, one]), "Max")?;
-    let down = emit.step(sibling(&call, &[scales, one]), "Min")?;
-    let mut grown = call.clone();
-    grown.set_input(2, up);
-    grown.attrs.insert("nearest_mode".to_owned(), Attr::from("floor"));
-    let grown = emit.step(grown, "Resize")?;
+    let bare = Call { attrs: Default::default(), ..sibling(&call, &[scales, one]) };
+    let (larger, smaller) = (emit.step(bare.clone(), "Max")?, emit.step(bare, "Min")?);
+    call.set_input(2, larger);
+    call.attrs.insert("nearest_mode".to_owned(), Attr::from("floor"));
+    let grown = emit.step(call.clone(), "Resize")?;
     call.set_input(0, grown);
-    call.set_input(2, down);
+    call.set_input(2, smaller);
     call.attrs.insert("nearest_mode".to_owned(), Attr::from("ceil"));
     Ok(call)
 }

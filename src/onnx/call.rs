@@ -65,6 +65,8 @@ pub(crate) struct Emit {
     /// Names of values, made or reserved.
     taken: BTreeSet<String>,
     node_names: BTreeSet<String>,
+    /// The last number given to each wish: many values may wish for one name.
+    numbers: BTreeMap<String, usize>,
 }
 
 impl Emit {
@@ -79,6 +81,7 @@ impl Emit {
             leads: BTreeSet::new(),
             taken: reserved,
             node_names: BTreeSet::new(),
+            numbers: BTreeMap::new(),
         }
     }
 
@@ -92,6 +95,7 @@ impl Emit {
             leads: BTreeSet::new(),
             taken: BTreeSet::new(),
             node_names: BTreeSet::new(),
+            numbers: BTreeMap::new(),
         }
     }
 
@@ -144,14 +148,7 @@ impl Emit {
         while self.is_inside(&wish) {
             wish.insert(self.lead.len(), '_');
         }
-        let mut name = wish.clone();
-        let mut n = 1;
-        while name.is_empty() || self.taken.contains(&name) {
-            n += 1;
-            name = format!("{wish}_{n}");
-        }
-        self.taken.insert(name.clone());
-        name
+        numbered(&wish, &mut self.taken, self.numbers.entry(wish.clone()).or_insert(1))
     }
 
     /// The row of an operator.
@@ -263,7 +260,8 @@ impl Emit {
                 self.named(output)
             };
         }
-        let name = unique(&self.scoped(&call.name), &mut self.node_names);
+        let wish = self.scoped(&call.name);
+        let name = numbered(&wish, &mut self.node_names, self.numbers.entry(wish.clone()).or_insert(1));
         self.builder.node(&name, op, attrs, &inputs, &outputs)
     }
 
@@ -280,11 +278,15 @@ impl Emit {
 
 /// `wish`, or the first of `wish_2`, `wish_3`… that is free; marks it as taken.
 pub(crate) fn unique(wish: &str, taken: &mut BTreeSet<String>) -> String {
+    numbered(wish, taken, &mut 1)
+}
+
+/// `wish`, or the first free one with a number above `last`.
+fn numbered(wish: &str, taken: &mut BTreeSet<String>, last: &mut usize) -> String {
     let mut name = wish.to_owned();
-    let mut n = 1;
     while name.is_empty() || taken.contains(&name) {
-        n += 1;
-        name = format!("{wish}_{n}");
+        *last += 1;
+        name = format!("{wish}_{last}");
     }
     taken.insert(name.clone());
     name

@@ -50,6 +50,7 @@ const RULES: &[(&str, Rule)] = &[
     ("MatMulIntegerToFloat", quantized::matmul_integer_to_float),
     ("NhwcMaxPool", plain::nhwc_max_pool),
     ("Pad", plain::pad),
+    ("QAttention", quantized::attention),
     ("QEmbedLayerNormalization", norm::quantized_embed),
     ("QLinearConv", plain::qlinear_conv),
     ("QLinearReduceMean", quantized::reduce_mean),
@@ -141,6 +142,14 @@ impl Steps<'_> {
         Ok(self.last(op, &inputs, attrs, &[output.to_owned()])?[0])
     }
 
+    /// The whole call as the operator `op` of this domain.
+    fn renamed_here(&mut self, call: &mut Call, op: &str) -> Result<Vec<ValueId>, Diag> {
+        let mut renamed = std::mem::take(call);
+        op.clone_into(&mut renamed.op_type);
+        DOMAIN.clone_into(&mut renamed.domain);
+        self.emit.call(renamed)
+    }
+
     /// The whole call as the standard operator `op`.
     fn rename(&mut self, call: &mut Call, op: &str) -> Result<Vec<ValueId>, Diag> {
         let mut renamed = std::mem::take(call);
@@ -150,7 +159,7 @@ impl Steps<'_> {
         self.emit.call(renamed)
     }
 
-    /// The call as the standard operator `op` with another last operand list, result under an invented name.
+    /// The call as the standard operator `op`, its result under an invented name.
     fn hidden(&mut self, call: &Call, op: &str) -> Result<ValueId, Diag> {
         let call = Call { version: NEWEST_OPSET, ..call.clone() };
         self.emit.step(call, op)

@@ -28,11 +28,12 @@ pub(crate) const DTYPES: &[(i32, DType)] = &[
     (24, DType::F8E8M0),
     (25, DType::U2),
     (26, DType::I2),
+    (27, DType::F6E2M3),
+    (28, DType::F6E3M2),
 ];
 
 /// Names of the types ONNX has and we have not.
-const OTHER_TYPES: &[(i32, &str)] =
-    &[(14, "complex64"), (15, "complex128"), (27, "float6e2m3"), (28, "float6e3m2")];
+const OTHER_TYPES: &[(i32, &str)] = &[(14, "complex64"), (15, "complex128")];
 
 const NOT_SUPPORTED: &str = "export the model with real numbers, integers, booleans or text";
 

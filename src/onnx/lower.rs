@@ -15,7 +15,16 @@ pub(crate) fn must_lower(node: &Node) -> bool {
     if node.op.name == "attention" && !node.attrs.flag("k_transposed") {
         return false;
     }
-    LOWER.iter().any(|(name, _)| *name == node.op.name)
+    is_old_form(node) || LOWER.iter().any(|(name, _)| *name == node.op.name)
+}
+
+/// Whether only opsets older than those that are written have this form of the operator.
+fn is_old_form(node: &Node) -> bool {
+    match node.op.name {
+        "batch_norm" => node.attrs.flag("per_feature") || node.outputs.len() > 3,
+        "dropout" => node.attrs.get("mask_dtype").is_some(),
+        _ => false,
+    }
 }
 
 /// Writes the node as several.
@@ -24,6 +33,10 @@ pub(crate) fn must_lower(node: &Node) -> bool {
 /// `U008` when there is no way to.
 pub(crate) fn lower(writer: &mut Writer, id: NodeId) -> Result<(), Diag> {
     let op = writer.graph.node(id).op;
+    if is_old_form(writer.graph.node(id)) {
+        let text = format!("this form of {} is older than every opset that is written", op.name);
+        return Err(Diag::new("U008", text).hint("convert the model to opset 14 or newer first"));
+    }
     match LOWER.iter().find(|(name, _)| *name == op.name) {
         Some((_, lower)) => lower(writer, id),
         None => Err(Diag::new("U008", format!("operator {} has no ONNX form", op.name))

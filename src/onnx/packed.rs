@@ -5,10 +5,7 @@ use std::borrow::Cow;
 
 /// Bytes that `n` elements take in a file; `None` when that overflows. Not for text.
 pub(crate) fn file_len(dtype: DType, n: usize) -> Option<usize> {
-    match dtype.bits() {
-        bits if bits < 8 => Some(n.div_ceil(8 / bits)),
-        bits => n.checked_mul(bits / 8),
-    }
+    n.checked_mul(dtype.bits()).map(|bits| bits.div_ceil(8))
 }
 
 /// Whether a file packs several elements into one byte.
@@ -20,9 +17,11 @@ pub(crate) fn is_packed(dtype: DType) -> bool {
 pub(crate) fn unpack(dtype: DType, packed: &[u8], n: usize) -> Vec<u8> {
     let bits = dtype.bits();
     let mask = (1u8 << bits) - 1;
-    let per_byte = 8 / bits;
+    let byte = |at: usize| packed.get(at).map_or(0, |&b| u16::from(b));
     let element = |i: usize| {
-        let code = packed.get(i / per_byte).map_or(0, |b| b >> (i % per_byte * bits)) & mask;
+        // An element of 6 bits may reach into the next byte.
+        let (at, shift) = (i * bits / 8, i * bits % 8);
+        let code = ((byte(at) | byte(at + 1) << 8) >> shift) as u8 & mask;
         let signed = matches!(dtype, DType::I4 | DType::I2) && code >> (bits - 1) == 1;
         if signed { code | !mask } else { code }
     };
@@ -37,12 +36,23 @@ pub(crate) fn file_bytes(tensor: &Tensor) -> Cow<'_, [u8]> {
     if !is_packed(tensor.dtype()) {
         return Cow::Borrowed(tensor.bytes());
     }
-    let bits = tensor.dtype().bits();
+    Cow::Owned(pack(tensor.dtype(), tensor.bytes()))
+}
+
+/// Codes, one a byte, as a file packs them.
+pub(crate) fn pack(dtype: DType, codes: &[u8]) -> Vec<u8> {
+    let bits = dtype.bits();
     let mask = (1u8 << bits) - 1;
-    let byte = |group: &[u8]| {
-        group.iter().enumerate().fold(0u8, |byte, (i, code)| byte | ((code & mask) << (i * bits)))
-    };
-    Cow::Owned(tensor.bytes().chunks(8 / bits).map(byte).collect())
+    let mut out = vec![0u8; (codes.len() * bits).div_ceil(8)];
+    for (i, code) in codes.iter().enumerate() {
+        let (at, shift) = (i * bits / 8, i * bits % 8);
+        let [low, high] = (u16::from(code & mask) << shift).to_le_bytes();
+        out[at] |= low;
+        if high != 0 {
+            out[at + 1] |= high;
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -55,11 +65,12 @@ mod tests {
         assert_eq!(unpack(DType::I4, &[0xf8], 2), [0xf8, 0xff]);
         assert_eq!(unpack(DType::U2, &[0b1110_0100], 4), [0, 1, 2, 3]);
         assert_eq!(unpack(DType::I2, &[0b0000_1011], 2), [0xff, 0xfe]);
+        assert_eq!(unpack(DType::F6E3M2, &[0b0100_0001, 0b0011_0000, 0b0000_1000], 4), [1, 1, 3, 2]);
     }
 
     #[test]
     fn packing_is_undone() {
-        for dtype in [DType::I2, DType::U2, DType::I4, DType::U4, DType::F4E2M1] {
+        for dtype in [DType::I2, DType::U2, DType::I4, DType::U4, DType::F4E2M1, DType::F6E2M3] {
             for n in 0..10usize {
                 let codes: Vec<u8> = (0..n).map(|i| (i * 7 + 3) as u8).collect();
                 let elements = unpack(dtype, &codes, n);

@@ -4,7 +4,7 @@ use crate::dtypes::{code_of, dtype_of};
 use crate::external::External;
 use crate::limits::Limits;
 use crate::map::{Owner, hold};
-use crate::packed::{file_bytes, file_len, is_packed, unpack};
+use crate::packed::{file_bytes, file_len, is_packed, pack, unpack};
 use crate::schema::{Msg, Weights};
 use crate::wire::{Lift, push_varint, scan};
 use onnx_protobuf::tensor_proto::DataLocation;
@@ -181,6 +181,15 @@ fn decoded(proto: &TensorProto, dtype: DType, n: usize) -> Result<Bytes, Diag> {
             let values: Vec<i64> = small().collect();
             (values.len(), Tensor::from_i64s(DType::U16, &[n], &values))
         }
+        // But for 6 bits, where every number is one element.
+        DType::F6E2M3 | DType::F6E3M2 => {
+            let codes: Vec<u8> = small().map(|v| v as u8).collect();
+            let n_codes = Tensor::from_slice(&[n], &codes);
+            (
+                codes.len(),
+                n_codes.and_then(|_| Tensor::from_slice(&[file_len(dtype, n)?], &pack(dtype, &codes))),
+            )
+        }
         _ if dtype.is_small_float() || is_packed(dtype) => {
             let values: Vec<i64> = small().collect();
             let n_bytes = file_len(dtype, n).unwrap_or(usize::MAX);
@@ -341,7 +350,7 @@ mod tests {
         proto.int32_data.clear();
         proto.data_type = 9999;
         assert_eq!(read(&proto), Err("I041"));
-        proto.data_type = 27;
+        proto.data_type = 14;
         assert_eq!(read(&proto), Err("U003"));
         let missing = TensorProto { dims: vec![1], data_type: 1, ..Default::default() };
         assert_eq!(read(&missing), Err("I040"));

@@ -78,10 +78,10 @@ fn infer(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     count(4, all, true)?;
     count(5, 1, true)?;
     let state = vec![batch.clone(), Dim::known(history as i64)];
-    if let Some(past) = optional_type(ctx, 3) {
-        if past.rank() != 2 || past.shape.iter().zip(&state).any(|(a, b)| !may_equal(a, b)) {
-            return Err(type_error(format!("the past tokens must be [{batch}, {history}], they are {past}")));
-        }
+    if let Some(past) = optional_type(ctx, 3)
+        && (past.rank() != 2 || past.shape.iter().zip(&state).any(|(a, b)| !may_equal(a, b)))
+    {
+        return Err(type_error(format!("the past tokens must be [{batch}, {history}], they are {past}")));
     }
     if let Some(segments) = optional_type(ctx, 6) {
         want_dtype(ctx, 6, DType::I32)?;
@@ -147,8 +147,8 @@ fn eval(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
         for at in history..line.len() {
             let token = |back: usize| if at - back < first[at] { fill } else { line[at - back] };
             let mut mix = token(0).wrapping_mul(multipliers[0]);
-            for order in 1..=history {
-                mix ^= token(order).wrapping_mul(multipliers[order]);
+            for (order, multiplier) in multipliers.iter().enumerate().take(history + 1).skip(1) {
+                mix ^= token(order).wrapping_mul(*multiplier);
                 for head in (order - 1) * heads..order * heads {
                     let hash = wrapped(mix, dtype).rem_euclid(tables[head]);
                     let offset = offsets.as_ref().map_or(0, |o| o[head]);

@@ -1,12 +1,8 @@
-//! Words as the strongest responses to windows of their characters, and maximum pooling that ends at a mask.
+//! Words as the strongest responses to windows of their characters.
 
-use crate::common::{
-    PLAIN, attr, exactly, from_f64s, index_error, indices, input, required, tensor, type_error, work,
-};
+use crate::common::{PLAIN, attr, exactly, from_f64s, index_error, input, tensor, type_error, work};
 use crate::contrib_common::{ms, want_dtype};
-use crate::conv::sample_window;
-use crate::eval::{may_equal, result, same_dim, same_dtypes, want_float};
-use crate::pool::geometry;
+use crate::eval::{result, same_dim, same_dtypes, want_float};
 use partita_ir::attr::Attrs;
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, WorkCtx};
@@ -15,7 +11,7 @@ use partita_ir::work::{Work, WorkKind};
 use partita_ir::{DType, Tensor};
 
 /// Rows of this family.
-pub(crate) const ROWS: &[&OpDef] = &[&MASKED_MAX_POOL, &WORD_CONV_EMBEDDING];
+pub(crate) const ROWS: &[&OpDef] = &[&WORD_CONV_EMBEDDING];
 
 static WORD_CONV_EMBEDDING: OpDef = OpDef {
     name: "word_conv_embedding",
@@ -36,29 +32,6 @@ static WORD_CONV_EMBEDDING: OpDef = OpDef {
     data: None,
     work: work_words,
     sample: sample_words,
-};
-
-static MASKED_MAX_POOL: OpDef = OpDef {
-    name: "masked_max_pool",
-    doc: "maximum under a sliding window, each of whose lines ends at the first zero of the mask.",
-    onnx: &[ms("MaxpoolWithMask")],
-    inputs: exactly(2),
-    attrs: &[
-        attr("auto_pad", AttrKind::Str),
-        required("kernel_shape", AttrKind::Ints),
-        attr("pads", AttrKind::Ints),
-        attr("storage_order", AttrKind::Int),
-        attr("strides", AttrKind::Ints),
-    ],
-    infer: infer_masked,
-    eval: eval_masked,
-    work: |ctx| {
-        let volume: f64 =
-            ctx.attrs.ints("kernel_shape").unwrap_or_default().iter().map(|&k| k as f64).product();
-        work(ctx, volume * crate::common::n_out(ctx), WorkKind::Vector)
-    },
-    sample: sample_masked,
-    ..WORD_CONV_EMBEDDING
 };
 
 /// Operands: characters [words, length], weight [filters, 1, window, features], bias, embeddings of characters.
@@ -138,61 +111,4 @@ fn sample_words(rng: &mut Rng) -> Sample {
         Some(rng.tensor(DType::F32, &[6, features], -1.0, 1.0)),
     ];
     Sample { attrs: Attrs::new(), inputs, n_outputs: 1 }
-}
-
-fn infer_masked(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    let (x, mask) = (input(ctx, 0)?, input(ctx, 1)?);
-    want_float(x.dtype)?;
-    want_dtype(ctx, 1, DType::I32)?;
-    let geometry = geometry(ctx.attrs, x.rank())?;
-    let fits =
-        mask.rank() == x.rank() && mask.shape[2..].iter().zip(&x.shape[2..]).all(|(a, b)| may_equal(a, b));
-    if !fits || mask.shape[..2].iter().any(|d| d.is(0)) {
-        return Err(type_error(format!("the mask {mask} does not fit the data {x}")));
-    }
-    let mut shape = x.shape[..2].to_vec();
-    shape.extend(geometry.outputs(&x.shape[2..])?);
-    Ok(vec![Type::new(x.dtype, shape)])
-}
-
-fn eval_masked(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
-    let (dtype, shape) = result(ctx, infer_masked)?;
-    let (x, mask) = (tensor(ctx, 0)?, tensor(ctx, 1)?);
-    let window = geometry(ctx.attrs, x.rank())?.window(&x.shape()[2..], &shape[2..]);
-    let spatial: usize = x.shape()[2..].iter().product();
-    let row = x.shape()[x.rank() - 1].max(1);
-    let mask_channels = mask.shape()[0] * mask.shape()[1];
-    let (values, mask) = (x.to_f64s(), mask.to_i64s());
-    let mut y = Vec::with_capacity(shape.iter().product());
-    for channel in 0..shape[0] * shape[1] {
-        let plane = &values[channel * spatial..(channel + 1) * spatial];
-        let masked = &mask[channel % mask_channels * spatial..][..spatial];
-        for at in indices(&shape[2..]) {
-            let mut best = f64::from(f32::MIN);
-            let mut ended = None;
-            for tap in window.taps(&at) {
-                let line = tap.element / row;
-                // The first element counts whatever the mask says.
-                if ended == Some(line) || tap.element > 0 && masked[tap.element] == 0 {
-                    ended = Some(line);
-                } else if plane[tap.element] > best {
-                    best = plane[tap.element];
-                }
-            }
-            y.push(best);
-        }
-    }
-    Ok(vec![from_f64s(dtype, &shape, &y)?])
-}
-
-fn sample_masked(rng: &mut Rng) -> Sample {
-    let spatial = 1 + rng.below(3);
-    let kernel: Vec<i64> = (0..spatial).map(|_| rng.int(1, 3)).collect();
-    let mut attrs = sample_window(rng, &kernel).with("kernel_shape", kernel);
-    attrs.remove("dilations");
-    let mut shape = vec![1 + rng.below(2), 1 + rng.below(2)];
-    shape.extend((0..spatial).map(|_| 5 + rng.below(3)));
-    let inputs =
-        vec![Some(rng.tensor(DType::F32, &shape, -3.0, 3.0)), Some(rng.tensor(DType::I32, &shape, 0.0, 1.0))];
-    Sample { attrs, inputs, n_outputs: 1 }
 }

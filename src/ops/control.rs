@@ -50,7 +50,7 @@ static LOOP: OpDef = OpDef {
     name: "loop",
     doc: "Runs `body` a number of times, or while it says so; carries values and stacks others.",
     onnx: &[onnx("Loop", 1)],
-    inputs: at_least(2),
+    inputs: at_least(0),
     attrs: BODY_ATTRS,
     infer: infer_loop,
     data: Some(eval_loop),
@@ -199,7 +199,7 @@ fn infer_loop(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     let n_own = n_own(ctx.attrs, ctx.inputs.len())?;
     let n_carried = n_own.saturating_sub(2);
     let results = output_types(inside);
-    if n_own < 2 || results.len() != 1 + ctx.n_outputs.max(n_carried) {
+    if results.len() != 1 + ctx.n_outputs.max(n_carried) {
         return Err(type_error(format!(
             "the body gives {} results, {} are wanted",
             results.len(),
@@ -227,7 +227,12 @@ fn infer_loop(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
 fn eval_loop(ctx: &DataCtx) -> Result<Vec<Datum>, Diag> {
     let inside = body(ctx.attrs, "body")?;
     let n_own = n_own(ctx.attrs, ctx.inputs.len())?;
-    let most = ctx.inputs[0].map(|d| d.as_tensor().filter(|t| t.n_elements() == 1).map(|t| t.to_i64s()[0]));
+    let most = ctx
+        .inputs
+        .first()
+        .copied()
+        .flatten()
+        .map(|d| d.as_tensor().filter(|t| t.n_elements() == 1).map(|t| t.to_i64s()[0]));
     let most =
         most.map(|m| m.ok_or_else(|| type_error("the number of runs must be one integer"))).transpose()?;
     let mut go_on = flag(ctx, 1)?.unwrap_or(true);

@@ -38,6 +38,7 @@ mod conv;
 mod conv_transpose;
 mod convert;
 mod crop;
+mod decoder_attention;
 mod deform_conv;
 mod det;
 mod dropout;
@@ -139,6 +140,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     conv::ROWS,
     conv_transpose::ROWS,
     crop::ROWS,
+    decoder_attention::ROWS,
     deform_conv::ROWS,
     det::ROWS,
     dropout::ROWS,

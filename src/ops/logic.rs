@@ -7,7 +7,7 @@ use crate::common::{
 use crate::content;
 use crate::elements::{broadcast_walk, from_bytes, from_ints, ints, zip_floats, zip_ints, zip_numbers};
 use crate::samples::{any, broadcast, broadcast_shapes, number, unary_float, values};
-use crate::scalar::{broadcast_inputs, fits, float_operand, infer_compare, infer_float, same_dtypes, two};
+use crate::scalar::{broadcast_inputs, fits, float_operand, infer_compare, same_dtypes, two};
 use partita_ir::diag::Diag;
 use partita_ir::op::{AttrKind, EvalCtx, InferCtx, OpDef, Rng, Sample, ScalarCtx};
 use partita_ir::tile::{Reg, TileBuilder};
@@ -376,8 +376,9 @@ fn signs(attrs: &partita_ir::Attrs) -> (bool, bool) {
 }
 
 fn infer_float_test(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
-    let x = infer_float(ctx)?.remove(0);
-    Ok(vec![Type::new(DType::Bool, x.shape)])
+    let x = input(ctx, 0)?;
+    crate::eval::want_float(x.dtype)?;
+    Ok(vec![Type::new(DType::Bool, x.shape.clone())])
 }
 
 fn test_floats(ctx: &EvalCtx, f: impl Fn(f64) -> bool) -> Result<Vec<Tensor>, Diag> {

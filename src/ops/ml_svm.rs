@@ -385,13 +385,13 @@ fn couple(n: usize, likely: &[f64]) -> Vec<f64> {
         if error < 0.005 / n as f64 {
             break;
         }
-        for t in 0..n {
-            let step = (pqp - qp[t]) / q[t][t];
+        for (t, line) in q.iter().enumerate() {
+            let step = (pqp - qp[t]) / line[t];
             p[t] += step;
-            pqp = (pqp + step * (step * q[t][t] + 2.0 * qp[t])) / (1.0 + step) / (1.0 + step);
-            for j in 0..n {
-                qp[j] = (qp[j] + step * q[t][j]) / (1.0 + step);
-                p[j] /= 1.0 + step;
+            pqp = (pqp + step * (step * line[t] + 2.0 * qp[t])) / (1.0 + step) / (1.0 + step);
+            for ((qp, p), q) in qp.iter_mut().zip(&mut p).zip(line) {
+                *qp = (*qp + step * q) / (1.0 + step);
+                *p /= 1.0 + step;
             }
         }
     }

@@ -102,7 +102,7 @@ fn older_votes(rng: &mut Rng, attrs: &mut Attrs, leaves: &[(i64, i64)], n: usize
 }
 
 fn post(rng: &mut Rng) -> &'static str {
-    *rng.pick::<&str>(&["NONE", "NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"])
+    rng.pick::<&str>(&["NONE", "NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"])
 }
 
 fn numbers(rng: &mut Rng) -> DType {

@@ -97,7 +97,7 @@ fn nesterov(attrs: &Attrs) -> Result<bool, Diag> {
 /// How many tensors are trained, when each has a gradient and `n_states` tensors of state.
 fn n_trained(n_operands: usize, n_states: usize) -> Result<usize, Diag> {
     let n = n_operands.saturating_sub(2);
-    if n == 0 || n % (n_states + 2) != 0 {
+    if n == 0 || !n.is_multiple_of(n_states + 2) {
         let text = format!("{n} tensors do not divide into groups of {}", n_states + 2);
         return Err(type_error(text).hint("every trained tensor needs its gradient and its state"));
     }

@@ -31,6 +31,8 @@ const QUANTISED: &[DType] = &[
     DType::F8E5M2,
     DType::F8E5M2fnuz,
     DType::F4E2M1,
+    DType::F6E2M3,
+    DType::F6E3M2,
 ];
 
 const AXIS: AttrDef = attr("axis", AttrKind::Int);

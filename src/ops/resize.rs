@@ -216,6 +216,7 @@ fn exact_resize(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     }
     let sizes = match (&scales, sizes) {
         (None, Some(sizes)) => Some(by_policy(ctx.attrs, x, &axes, sizes)?),
+        (Some(_), Some(_)) => return Err(attr_error("both scales and sizes are given")),
         _ => None,
     };
     Ok(vec![Type::new(x.dtype, resized(x, &axes, sizes.as_deref(), scales.as_deref())?)])

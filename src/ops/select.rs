@@ -99,11 +99,19 @@ fn arg(ctx: &EvalCtx, max: bool) -> Result<Vec<Tensor>, Diag> {
     let axis = axis_of(ctx.attrs.int_or("axis", 0), x.rank())?;
     let lines = Lines::new(x.shape(), axis, axis + 1);
     let (compare, last) = (ordering(x), ctx.attrs.flag("select_last_index"));
+    let nan: Vec<bool> =
+        if x.dtype().is_float() { x.to_f64s().iter().map(|v| v.is_nan()).collect() } else { Vec::new() };
+    // What is not a number is the extreme of both.
+    let not_number = |i: usize| nan.get(i).copied().unwrap_or(false);
     let best = if max { Ordering::Greater } else { Ordering::Less };
     let pick = |n: usize| {
         let line: Vec<usize> = lines.line(n).collect();
         let wins = |i: usize, j: usize| {
-            let order = compare(line[i], line[j]);
+            let (i, j) = (line[i], line[j]);
+            if not_number(i) || not_number(j) {
+                return not_number(i) && (last || !not_number(j));
+            }
+            let order = compare(i, j);
             order == best || (last && order == Ordering::Equal)
         };
         (1..line.len()).fold(0, |j, i| if wins(i, j) { i } else { j }) as i64

@@ -57,8 +57,11 @@ fn infer_softmax(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
     Ok(vec![x.clone()])
 }
 
+/// A function of a line, and of how its element type rounds.
+type LineFn = fn(&[f64], fn(f64) -> f64) -> Vec<f64>;
+
 /// The results of a function of a line and of how its element type rounds.
-fn along(ctx: &EvalCtx, f: fn(&[f64], fn(f64) -> f64) -> Vec<f64>) -> Result<Vec<Tensor>, Diag> {
+fn along(ctx: &EvalCtx, f: LineFn) -> Result<Vec<Tensor>, Diag> {
     let (dtype, shape) = result(ctx, infer_softmax)?;
     let axis = axis_of(ctx.attrs.int_or("axis", -1), shape.len())?;
     // Wider types gain nothing from their own rounding.
@@ -100,7 +103,7 @@ fn rounded_log_softmax(line: &[f64], round: fn(f64) -> f64) -> Vec<f64> {
 
 fn hardmax(line: &[f64], _: fn(f64) -> f64) -> Vec<f64> {
     let max = largest(line);
-    let first = line.iter().position(|&v| v == max);
+    let first = line.iter().position(|v| v.is_nan()).or_else(|| line.iter().position(|&v| v == max));
     (0..line.len()).map(|i| if Some(i) == first { 1.0 } else { 0.0 }).collect()
 }
 

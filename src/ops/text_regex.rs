@@ -124,6 +124,10 @@ fn escape(chars: &mut Peekable<Chars>, out: &mut String, in_class: bool) {
         '<' | '>' => out.push(c),
         '0'..='7' => octal(c, chars, out),
         'p' | 'P' => property(c, chars, out),
+        'x' => {
+            out.push_str(r"\x");
+            braced(chars, out);
+        }
         other => out.extend(['\\', other]),
     }
 }
@@ -157,11 +161,22 @@ fn octal(first: char, chars: &mut Peekable<Chars>, out: &mut String) {
 /// A Unicode property; RE2 also negates it inside of the braces.
 fn property(letter: char, chars: &mut Peekable<Chars>, out: &mut String) {
     let mut rest = chars.clone();
-    if rest.next() == Some('{') && rest.next() == Some('^') {
+    if rest.next() == Some('{') && rest.next() == Some('^') && rest.clone().any(|c| c == '}') {
         *chars = rest;
         out.push_str(if letter == 'p' { r"\P{" } else { r"\p{" });
+        out.extend(chars.by_ref().take_while(|c| *c != '}'));
+        out.push('}');
     } else {
         out.extend(['\\', letter]);
+        braced(chars, out);
+    }
+}
+
+/// What follows in braces, if anything, belongs to an escape.
+fn braced(chars: &mut Peekable<Chars>, out: &mut String) {
+    if chars.peek() == Some(&'{') && chars.clone().any(|c| c == '}') {
+        out.extend(chars.by_ref().take_while(|c| *c != '}'));
+        out.push('}');
     }
 }
 
@@ -232,7 +247,7 @@ mod tests {
         assert!(
             matches(r"\101\x41\x{41}", "AAA") && matches(r"\Qa.b\E.", "a.bc") && matches(r"\<a\>", "<a>")
         );
-        assert!(matches(r"\p{^Greek}", "a") && matches(r"\pL", "ä") && !matches(".", "\n"));
+        assert!(matches(r"\p{^Greek}", "a") && matches(r"\pL\p{L}\x{e4}", "äää") && !matches(".", "\n"));
         assert!(matches("(?i)STRASSE", "strasse") && matches("ä.", "äö"));
     }
 

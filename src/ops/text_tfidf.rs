@@ -65,7 +65,7 @@ struct Config {
     /// Column of each n-gram of the pool.
     columns: Vec<usize>,
     width: usize,
-    /// Empty, or one for each column.
+    /// Empty, or one for each n-gram.
     weights: Vec<f64>,
 }
 
@@ -102,23 +102,18 @@ impl Config {
         Ok(Self { mode, lengths, max_skip: count(attrs, "max_skip_count", 0)?, columns, width, weights })
     }
 
-    /// Weights are looked up by column, as every implementation does it; where columns are numbered in the order of
-    /// the pool, as converters number them, that is the weight of the n-gram.
-    fn weight(&self, column: usize) -> Result<f64, Diag> {
-        if self.weights.is_empty() {
-            return Ok(1.0);
+    /// The counts of all n-grams as a row of the result.
+    fn row(&self, counts: &[f64]) -> Vec<f64> {
+        let mut row = vec![0.0; self.width];
+        for (gram, (count, column)) in counts.iter().zip(&self.columns).enumerate() {
+            let weight = self.weights.get(gram).copied().unwrap_or(1.0);
+            row[*column] += match self.mode {
+                Mode::Tf => *count,
+                Mode::Idf => count.min(1.0) * weight,
+                Mode::TfIdf => count * weight,
+            };
         }
-        let weight = self.weights.get(column).copied();
-        weight.ok_or_else(|| attr_error(format!("column {column} has no weight")))
-    }
-
-    fn value(&self, column: usize, count: f64) -> Result<f64, Diag> {
-        match self.mode {
-            _ if count == 0.0 => Ok(0.0),
-            Mode::Tf => Ok(count),
-            Mode::Idf => self.weight(column),
-            Mode::TfIdf => Ok(self.weight(column)? * count),
-        }
+        row
     }
 }
 
@@ -126,8 +121,8 @@ impl Config {
 struct Grams<'a> {
     /// Child of a node by token.
     children: BTreeMap<(usize, Key<'a>), usize>,
-    /// Column of the n-gram that ends in a node.
-    columns: Vec<Option<usize>>,
+    /// Number of the n-gram that ends in a node.
+    grams: Vec<Option<usize>>,
 }
 
 impl<'a> Grams<'a> {
@@ -138,8 +133,8 @@ impl<'a> Grams<'a> {
         for start in attrs.ints("ngram_counts").unwrap_or_default() {
             starts.push(usize::try_from(start).map_err(|_| bad())?);
         }
-        let mut grams = Self { children: BTreeMap::new(), columns: vec![None] };
-        let mut columns = config.columns.iter();
+        let mut grams = Self { children: BTreeMap::new(), grams: vec![None] };
+        let mut numbers = 0..config.columns.len();
         for (n, start) in starts.iter().enumerate() {
             let end = starts.get(n + 1).copied().unwrap_or(pool.len());
             let items = pool.get(*start..end).ok_or_else(bad)?;
@@ -147,24 +142,24 @@ impl<'a> Grams<'a> {
                 return Err(bad());
             }
             for gram in items.chunks_exact(n + 1) {
-                let column = *columns.next().ok_or_else(bad)?;
+                let number = numbers.next().ok_or_else(bad)?;
                 if (config.lengths.0..=config.lengths.1).contains(&(n + 1)) {
-                    grams.add(gram, column);
+                    grams.add(gram, number);
                 }
             }
         }
         Ok(grams)
     }
 
-    fn add(&mut self, gram: &[Key<'a>], column: usize) {
+    fn add(&mut self, gram: &[Key<'a>], number: usize) {
         let mut node = 0;
         for token in gram {
             node = *self.children.entry((node, *token)).or_insert_with(|| {
-                self.columns.push(None);
-                self.columns.len() - 1
+                self.grams.push(None);
+                self.grams.len() - 1
             });
         }
-        self.columns[node] = Some(column);
+        self.grams[node] = Some(number);
     }
 
     /// Adds the n-grams of one sequence to `counts`.
@@ -180,8 +175,8 @@ impl<'a> Grams<'a> {
                 for (n, token) in tokens[start..].iter().step_by(step).take(longest).enumerate() {
                     let Some(&child) = self.children.get(&(node, *token)) else { break };
                     node = child;
-                    if let Some(column) = self.columns[node].filter(|_| n + 1 >= shortest) {
-                        counts[column] += 1.0;
+                    if let Some(gram) = self.grams[node].filter(|_| n + 1 >= shortest) {
+                        counts[gram] += 1.0;
                     }
                 }
             }
@@ -223,13 +218,13 @@ fn eval_tfidf(ctx: &EvalCtx) -> Result<Vec<Tensor>, Diag> {
     let grams = Grams::new(ctx.attrs, &keys(&pool), &config)?;
     let tokens = keys(x);
     let length = x.shape().last().copied().unwrap_or(1);
-    let mut counts = vec![0.0; shape.iter().product()];
-    if length > 0 {
-        let rows = tokens.chunks_exact(length).zip(counts.chunks_exact_mut(config.width));
-        rows.for_each(|(row, counts)| grams.count(row, &config, counts));
+    let n_rows = shape.iter().product::<usize>() / config.width;
+    let mut y = Vec::with_capacity(n_rows * config.width);
+    for row in 0..n_rows {
+        let mut counts = vec![0.0; config.columns.len()];
+        grams.count(&tokens[row * length..(row + 1) * length], &config, &mut counts);
+        y.extend(config.row(&counts));
     }
-    let value = |(i, count): (usize, &f64)| config.value(i % config.width, *count);
-    let y: Vec<f64> = counts.iter().enumerate().map(value).collect::<Result<_, _>>()?;
     Ok(vec![from_f64s(dtype, &shape, &y)?])
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub const DEFAULT_MAX_STEPS: u64 = 1_000_000;
 
 /// Bytes that values computed on the host may hold together.
-pub const DEFAULT_MAX_BYTES: u64 = 16 << 30;
+pub const DEFAULT_MAX_BYTES: u64 = 1 << 29;
 
 /// Limits of a run.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +87,26 @@ impl Budget {
                 over("X035", "the limit of memory is reached", "raise it with --max-memory")
             })?;
         self.bytes.set(left);
+        Ok(())
+    }
+
+    /// Checks that as many bytes are left.
+    ///
+    /// # Errors
+    /// `X035` when they are not.
+    pub fn room(&self, bytes: usize) -> Result<(), PlanError> {
+        self.hold(bytes)?;
+        self.release(bytes);
+        Ok(())
+    }
+
+    /// Checks that as many bytes are left, without taking them.
+    ///
+    /// # Errors
+    /// `X035` when they are not.
+    pub fn fits(&self, bytes: usize) -> Result<(), PlanError> {
+        self.hold(bytes)?;
+        self.release(bytes);
         Ok(())
     }
 

@@ -6,6 +6,9 @@ use crate::program::{Block, Item, PortForm, Program};
 use crate::tensor::n_elements;
 use crate::{ElementType, NO_VALUE, Plan, PlanError};
 
+/// Deepest nesting of blocks.
+const MAX_BLOCK_DEPTH: usize = 32;
+
 /// Most blocks of a program.
 const MAX_BLOCKS: usize = 1 << 16;
 
@@ -24,6 +27,7 @@ pub(crate) fn check_program(plan: &Plan, program: &Program) -> Result<Vec<Checke
         checked.push(check_part(part).map_err(place)?);
     }
     constants(plan, program)?;
+    nesting(program)?;
     for index in 0..program.blocks.len() {
         Walk::new(program, index)?.run()?;
     }
@@ -43,6 +47,28 @@ fn counts(program: &Program) -> Result<(), PlanError> {
     ];
     if program.blocks.is_empty() || rows.iter().any(|(n, limit)| n > limit) {
         return Err(bad("L070", "the program", "it has no block, or more parts than the limit"));
+    }
+    Ok(())
+}
+
+/// How deep blocks run blocks; running them recurses as deep.
+fn nesting(program: &Program) -> Result<(), PlanError> {
+    let mut depth = vec![0usize; program.blocks.len()];
+    // Bodies are behind their users, which `Walk` checks.
+    for (index, block) in program.blocks.iter().enumerate() {
+        let inside = depth[index] + 1;
+        if inside > MAX_BLOCK_DEPTH {
+            return Err(bad(
+                "L073",
+                format!("block {index}"),
+                format!("bodies nest more than {MAX_BLOCK_DEPTH} deep"),
+            ));
+        }
+        for body in block.items.iter().flat_map(|i| &i.bodies) {
+            if let Some(depth) = depth.get_mut(body.block as usize) {
+                *depth = (*depth).max(inside);
+            }
+        }
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 /// Element type of a value; the numbers are part of the file format.
 ///
-/// Types below a byte are held one element per byte (4- and 2-bit integers as their value, `F4E2M1` as its code);
+/// Types below a byte are held one element per byte (4- and 2-bit integers as their value, floats as their code);
 /// only files pack them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
@@ -38,6 +38,10 @@ pub enum ElementType {
     U2 = 22,
     /// Text: an index into the tensor's own table of strings.
     Str = 23,
+    /// 6-bit float with 2 exponent bits (OCP Microscaling Formats).
+    F6E2M3 = 24,
+    /// The same with 3.
+    F6E3M2 = 25,
 }
 
 impl ElementType {
@@ -54,6 +58,7 @@ impl ElementType {
         match self {
             Self::I2 | Self::U2 => 2,
             Self::I4 | Self::U4 | Self::F4E2M1 => 4,
+            Self::F6E2M3 | Self::F6E3M2 => 6,
             Self::I8 | Self::U8 | Self::Bool => 8,
             Self::F8E4M3fn | Self::F8E4M3fnuz | Self::F8E5M2 | Self::F8E5M2fnuz | Self::F8E8M0 => 8,
             Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 16,
@@ -71,7 +76,14 @@ impl ElementType {
     pub fn is_small_float(self) -> bool {
         matches!(
             self,
-            Self::F8E4M3fn | Self::F8E4M3fnuz | Self::F8E5M2 | Self::F8E5M2fnuz | Self::F8E8M0 | Self::F4E2M1
+            Self::F8E4M3fn
+                | Self::F8E4M3fnuz
+                | Self::F8E5M2
+                | Self::F8E5M2fnuz
+                | Self::F8E8M0
+                | Self::F6E2M3
+                | Self::F6E3M2
+                | Self::F4E2M1
         )
     }
 
@@ -107,6 +119,8 @@ impl ElementType {
             Self::I2 => "i2",
             Self::U2 => "u2",
             Self::Str => "str",
+            Self::F6E2M3 => "f6e2m3",
+            Self::F6E3M2 => "f6e3m2",
         }
     }
 }

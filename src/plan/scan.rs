@@ -40,24 +40,24 @@ const fn kind(bytes: usize, fields: &'static [Kind]) -> Type {
     Type { bytes, fields }
 }
 
+/// The fields of a plan; the last one is its program.
+const PLAN: &[Kind] = &[
+    Text,
+    Message(1),
+    Message(2),
+    Message(3),
+    Message(4),
+    Message(5),
+    Message(6),
+    Message(6),
+    Message(7),
+    Varint,
+    Message(17),
+];
+
 /// All message types; index 0 is the plan.
 const TYPES: [Type; 26] = [
-    kind(
-        0,
-        &[
-            Text,
-            Message(1),
-            Message(2),
-            Message(3),
-            Message(4),
-            Message(5),
-            Message(6),
-            Message(6),
-            Message(7),
-            Varint,
-            Message(17),
-        ],
-    ),
+    kind(0, PLAN),
     kind(size_of::<Device>(), &[Text, Text, Text, Varint, Text, Varint, Varint]),
     kind(size_of::<Symbol>(), &[Text, Varint, Varint, Varint]),
     kind(
@@ -82,21 +82,7 @@ const TYPES: [Type; 26] = [
     kind(size_of::<Choice>(), &[Text, Fixed64, Text]),
     kind(size_of::<Program>(), &[Message(18), Message(19), Message(20), Text]),
     // A part of a program is a plan without a program, so that plans do not nest.
-    kind(
-        size_of::<Plan>(),
-        &[
-            Text,
-            Message(1),
-            Message(2),
-            Message(3),
-            Message(4),
-            Message(5),
-            Message(6),
-            Message(6),
-            Message(7),
-            Varint,
-        ],
-    ),
+    kind(size_of::<Plan>(), PLAN.split_at(PLAN.len() - 1).0),
     kind(size_of::<Block>(), &[Text, Varint, Message(21), Message(21), Message(22), Message(23)]),
     kind(size_of::<Constant>(), &[Varint, Varints(8), Varint, Text]),
     kind(size_of::<SlotPort>(), &[Text, Varint, Varint, Varint, Message(8), Text]),

@@ -1,6 +1,6 @@
 //! Floats of at most 8 bits: codes to numbers and back.
 //!
-//! A format is described by its exponent and mantissa bits, its bias and what its largest codes mean; all five
+//! A format is described by its exponent and mantissa bits, its bias and what its largest codes mean; all the
 //! formats with a sign follow from one description. `F8E8M0` is a bare exponent.
 
 use crate::ElementType;
@@ -34,6 +34,8 @@ fn format(dtype: ElementType) -> Option<Format> {
         ElementType::F8E4M3fnuz => of(4, 3, 8, Specials::NegativeZeroNan),
         ElementType::F8E5M2 => of(5, 2, 15, Specials::Ieee),
         ElementType::F8E5M2fnuz => of(5, 2, 16, Specials::NegativeZeroNan),
+        ElementType::F6E2M3 => of(2, 3, 1, Specials::None),
+        ElementType::F6E3M2 => of(3, 2, 3, Specials::None),
         ElementType::F4E2M1 => of(2, 1, 1, Specials::None),
         _ => None,
     }
@@ -198,12 +200,14 @@ pub fn encode_power(value: f64, direction: Direction, saturate: bool) -> u8 {
 mod tests {
     use super::*;
 
-    const SIGNED: [ElementType; 5] = [
+    const SIGNED: [ElementType; 7] = [
         ElementType::F8E4M3fn,
         ElementType::F8E4M3fnuz,
         ElementType::F8E5M2,
         ElementType::F8E5M2fnuz,
         ElementType::F4E2M1,
+        ElementType::F6E2M3,
+        ElementType::F6E3M2,
     ];
 
     #[test]
@@ -225,7 +229,7 @@ mod tests {
     #[test]
     fn largest_numbers() {
         let largest = |d| decode(d, encode(d, 1e9, true));
-        assert_eq!(SIGNED.map(largest), [448.0, 240.0, 57344.0, 57344.0, 6.0]);
+        assert_eq!(SIGNED.map(largest), [448.0, 240.0, 57344.0, 57344.0, 6.0, 7.5, 28.0]);
         assert!(decode(ElementType::F8E4M3fn, encode(ElementType::F8E4M3fn, 1e9, false)).is_nan());
         assert_eq!(decode(ElementType::F8E5M2, encode(ElementType::F8E5M2, 1e9, false)), f64::INFINITY);
         assert_eq!(decode(ElementType::F4E2M1, encode(ElementType::F4E2M1, -1e9, false)), -6.0);
@@ -248,11 +252,11 @@ mod tests {
     #[test]
     fn special_values() {
         let codes = |value: f64| SIGNED.map(|d| encode(d, value, true));
-        assert_eq!(codes(f64::NAN), [0x7f, 0x80, 0x7e, 0x80, 0x08]);
-        assert_eq!(codes(f64::NEG_INFINITY), [0xfe, 0xff, 0xfb, 0xff, 0x0f]);
-        assert_eq!(codes(-0.0), [0x80, 0, 0x80, 0, 0x08]);
+        assert_eq!(codes(f64::NAN), [0x7f, 0x80, 0x7e, 0x80, 0x08, 0x20, 0x20]);
+        assert_eq!(codes(f64::NEG_INFINITY), [0xfe, 0xff, 0xfb, 0xff, 0x0f, 0x3f, 0x3f]);
+        assert_eq!(codes(-0.0), [0x80, 0, 0x80, 0, 0x08, 0x20, 0x20]);
         let loose = SIGNED.map(|d| encode(d, f64::NEG_INFINITY, false));
-        assert_eq!(loose, [0xff, 0x80, 0xfc, 0x80, 0x0f]);
+        assert_eq!(loose, [0xff, 0x80, 0xfc, 0x80, 0x0f, 0x3f, 0x3f]);
     }
 
     #[test]

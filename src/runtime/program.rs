@@ -2,6 +2,7 @@
 
 use crate::driver::WeightBytes;
 use crate::error::RuntimeError;
+use crate::execute::guarded;
 use crate::session::{Drivers, PortInfo, Session, SessionOptions, infos};
 use crate::source::{self, PlanSource};
 use partita_plan::budget::{Budget, RunLimits};
@@ -27,6 +28,12 @@ pub trait Blocks {
     /// # Errors
     /// `X035` when the limit of memory is reached.
     fn hold(&self, bytes: usize) -> Result<(), RuntimeError>;
+
+    /// Asks whether a value of so many bytes may be made.
+    ///
+    /// # Errors
+    /// `X035` when the limit of memory would be reached.
+    fn room(&self, bytes: usize) -> Result<(), RuntimeError>;
 }
 
 /// One evaluation of an operator on the host.
@@ -151,7 +158,7 @@ impl Program {
     pub fn run(&self, inputs: Vec<Datum>) -> Result<Vec<Datum>, RuntimeError> {
         let budget = Budget::new(self.limits);
         match &self.plan.program {
-            None => self.part(0, &inputs.iter().map(Some).collect::<Vec<_>>(), &[], &[]),
+            None => self.part(0, &inputs.iter().map(Some).collect::<Vec<_>>(), &[], &[], None),
             Some(program) => {
                 let run = Run { program: self, budget: &budget };
                 run.block(0, inputs, vec![UNKNOWN; program.symbols.len()])
@@ -166,6 +173,7 @@ impl Program {
         inputs: &[Option<&Datum>],
         names: &[String],
         symbols: &[i64],
+        budget: Option<&Budget>,
     ) -> Result<Vec<Datum>, RuntimeError> {
         let mut tensors = Vec::with_capacity(inputs.len());
         for input in inputs {
@@ -183,6 +191,12 @@ impl Program {
             let value = |name: &String| names.iter().position(|n| n == name).map_or(UNKNOWN, |i| symbols[i]);
             let given: Vec<i64> = session.plan().symbols.iter().map(|s| value(&s.name)).collect();
             session.give(given.into_iter());
+        }
+        let shapes: Vec<&[usize]> = tensors.iter().map(|t| t.shape()).collect();
+        session.bind(&shapes)?;
+        // The memory a part works in counts before it is touched.
+        if let (Some(budget), Some(bound)) = (budget, session.bound()) {
+            budget.fits(bound.arena_bytes.iter().sum())?;
         }
         let views: Vec<(&[u8], &[usize])> = tensors.iter().map(|t| (t.bytes(), t.shape())).collect();
         session.run(&views)?;
@@ -274,7 +288,13 @@ impl Run<'_> {
         let n_slots = block.slots as usize;
         let mut frame = Frame { slots: vec![None; n_slots], held: vec![0; n_slots], symbols };
         for (port, datum) in block.inputs.iter().zip(inputs) {
-            frame.slots[port.slot as usize] = Some(datum);
+            let slot = port.slot as usize;
+            // What the caller gives the model is the caller's; what a loop carries is ours.
+            if index > 0 {
+                frame.held[slot] = datum.size_bytes();
+                self.budget.hold(frame.held[slot])?;
+            }
+            frame.slots[slot] = Some(datum);
         }
         for constant in &block.constants {
             frame.slots[constant.slot as usize] =
@@ -303,12 +323,16 @@ impl Run<'_> {
             item.inputs.iter().map(|&s| frame.slots.get(s as usize).and_then(Option::as_ref)).collect();
         let symbols = &frame.symbols;
         let results = match &self.program.ops[index][at] {
-            None => self.program.part(item.plan as usize, &inputs, self.names(), symbols)?,
+            None => {
+                let names = self.names();
+                self.program.part(item.plan as usize, &inputs, names, symbols, Some(self.budget))?
+            }
             Some(op) => {
                 let bodies = Bodies { run: self, item, symbols };
                 let call =
                     HostCall { symbols, inputs: &inputs, n_outputs: item.outputs.len(), blocks: &bodies };
-                op.run(&call).map_err(|e| at_item(e, item))?
+                let place = || format!("node {}", item.name);
+                guarded(place, || op.run(&call)).map_err(|e| at_item(e, item))?
             }
         };
         if results.len() < item.outputs.len() {
@@ -419,6 +443,10 @@ impl Blocks for Bodies<'_> {
 
     fn hold(&self, bytes: usize) -> Result<(), RuntimeError> {
         self.run.budget.hold(bytes)
+    }
+
+    fn room(&self, bytes: usize) -> Result<(), RuntimeError> {
+        self.run.budget.room(bytes)
     }
 }
 

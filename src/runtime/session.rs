@@ -12,6 +12,9 @@ use partita_plan::{ElementType, NO_VALUE, Plan, Port, text};
 use std::ops::Deref;
 use std::sync::{Arc, RwLockReadGuard};
 
+/// First character of symbols for sizes that depend on data; they may be zero.
+const DATA_LEAD: char = '~';
+
 /// The kinds of devices a program can open.
 #[derive(Clone, Default)]
 pub struct Drivers {
@@ -291,6 +294,9 @@ impl Session {
             let (input, axis) = (symbol.input as usize, symbol.axis as usize);
             let size = shape(input).get(axis).and_then(|&s| i64::try_from(s).ok());
             *slot = size.ok_or_else(|| wrong_shape(&self.inputs[input], shape(input)))?;
+            if *slot == 0 && !symbol.name.starts_with(DATA_LEAD) {
+                return Err(empty(&self.inputs[input], &symbol.name));
+            }
         }
         if self.bound.as_ref().is_none_or(|b| b.symbols != self.symbols) {
             self.prepare()?;
@@ -396,6 +402,15 @@ fn wrong_shape(input: &PortInfo, shape: &[usize]) -> RuntimeError {
         format!("input {}", input.name),
         format!("its shape {shape:?} does not fit {}", input.text),
         "give the shape the model takes; dimensions of one name must be equal everywhere",
+    )
+}
+
+fn empty(input: &PortInfo, symbol: &str) -> RuntimeError {
+    RuntimeError::new(
+        "R014",
+        format!("input {}", input.name),
+        format!("its size {symbol} is 0, the plan was made for sizes of at least 1"),
+        format!("for empty inputs compile with --dim {symbol}=0"),
     )
 }
 

@@ -128,6 +128,7 @@ impl Values<'_> {
             outputs.push(operand);
         }
         let call = Call {
+            widened: None,
             place: &step.name,
             kernel,
             inputs,

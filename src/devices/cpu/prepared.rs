@@ -60,6 +60,8 @@ pub(crate) struct Call<'a> {
     pub kernel: &'a Kernel,
     pub inputs: Vec<Option<Operand>>,
     pub outputs: Vec<Operand>,
+    /// The element type of operands that were widened to f32 for this kernel.
+    pub widened: Option<ElementType>,
     /// Values of the plan's symbols.
     pub symbols: &'a [i64],
     pub isa: Isa,

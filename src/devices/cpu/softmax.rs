@@ -19,6 +19,8 @@ struct Softmax {
     /// Distance of two elements of a row.
     step: usize,
     log: bool,
+    /// The half-width type that results between the steps are rounded to, as ONNX defines softmax.
+    half: Option<ElementType>,
     x: *const f32,
     y: *mut f32,
     members: usize,
@@ -43,6 +45,33 @@ pub(crate) unsafe fn softmax_row(isa: Isa, src: *const f32, dst: *mut f32, len: 
     }
 }
 
+/// Softmax of a row of halves in f32, with every step rounded to `half`.
+///
+/// # Safety
+/// As `softmax_row`.
+unsafe fn half_softmax_row(isa: Isa, half: ElementType, src: *const f32, dst: *mut f32, len: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let largest = vector::maximum(isa, from_raw_parts(src, len));
+        for i in 0..len {
+            *dst.add(i) = rounded(half, *src.add(i) - largest);
+        }
+        vector::exp_row(isa, dst, dst, len, 1.0, 0.0);
+        let row = from_raw_parts_mut(dst, len);
+        row.iter_mut().for_each(|v| *v = rounded(half, *v));
+        let total = rounded(half, row.iter().sum());
+        row.iter_mut().for_each(|v| *v /= total);
+    }
+}
+
+/// `value` as `half` holds it.
+fn rounded(half: ElementType, value: f32) -> f32 {
+    match half {
+        ElementType::F16 => half::f16::from_f32(value).to_f32(),
+        _ => half::bf16::from_f32(value).to_f32(),
+    }
+}
+
 unsafe fn log_softmax_row(isa: Isa, src: *const f32, dst: *mut f32, len: usize) {
     // SAFETY: the caller's contract.
     unsafe {
@@ -56,7 +85,14 @@ unsafe fn log_softmax_row(isa: Isa, src: *const f32, dst: *mut f32, len: usize) 
 impl Softmax {
     unsafe fn row(&self, index: usize, scratch: *mut f32) {
         let base = index / self.step * self.step * self.length + index % self.step;
-        let run = if self.log { log_softmax_row } else { softmax_row };
+        // SAFETY: both rows are valid, as the caller of this closure says.
+        let run = |isa, src, dst, len| unsafe {
+            match (self.log, self.half) {
+                (true, _) => log_softmax_row(isa, src, dst, len),
+                (false, None) => softmax_row(isa, src, dst, len),
+                (false, Some(half)) => half_softmax_row(isa, half, src, dst, len),
+            }
+        };
         // SAFETY: the row lies in both operands; the scratch holds one row.
         unsafe {
             if self.step == 1 {
@@ -105,6 +141,7 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
         length,
         step: x.shape[axis + 1..].iter().product(),
         log: call.flag("log"),
+        half: call.widened,
         x: x.f32(),
         y: y.f32(),
         members: call.members,

@@ -101,6 +101,7 @@ pub(crate) fn prepare(
     let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
     for operand in call.inputs.iter_mut().flatten().filter(|o| is_half(o)) {
         let twin = Twin::of(operand);
+        call.widened = Some(operand.dtype);
         *operand = twin.operand();
         inputs.push(twin);
     }

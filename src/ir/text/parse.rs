@@ -2,7 +2,7 @@
 
 use super::lex::{Tok, Token, lex};
 use super::literal::{self, Number};
-use super::{MAX_CONST_ELEMENTS, MAX_NESTING, MAX_TEXT_BYTES};
+use super::{MAX_CONST_ELEMENTS, MAX_MADE_BYTES, MAX_NESTING, MAX_TEXT_BYTES};
 use crate::attr::{Attr, Attrs, Body};
 use crate::builder::Builder;
 use crate::diag::Diag;
@@ -29,13 +29,26 @@ pub fn no_files(_: &str) -> Result<Bytes, String> {
 /// # Errors
 /// The first thing that is wrong, with line and column.
 pub fn parse(text: &str, registry: &Registry, files: FileResolver) -> Result<Vec<Graph>, Diag> {
+    parse_within(text, registry, files, MAX_MADE_BYTES)
+}
+
+/// Reads all graphs of `text`, in which `splat`, `random` and `iota` may make constants of `max_bytes` together.
+///
+/// # Errors
+/// The first thing that is wrong, with line and column.
+pub fn parse_within(
+    text: &str,
+    registry: &Registry,
+    files: FileResolver,
+    max_bytes: usize,
+) -> Result<Vec<Graph>, Diag> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(Diag::new(
             "T004",
             format!("the text is longer than the limit of {MAX_TEXT_BYTES} bytes"),
         ));
     }
-    let mut parser = Parser { tokens: lex(text)?, at: 0, registry, files, depth: 0 };
+    let mut parser = Parser { tokens: lex(text)?, at: 0, registry, files, depth: 0, made_bytes: max_bytes };
     let mut graphs = Vec::new();
     while parser.peek() != &Tok::End {
         graphs.push(parser.graph()?);
@@ -48,8 +61,9 @@ pub fn parse(text: &str, registry: &Registry, files: FileResolver) -> Result<Vec
 /// # Errors
 /// What is wrong with it.
 pub fn parse_type(text: &str) -> Result<Type, Diag> {
+    let registry = Registry::new(&[]);
     let mut parser =
-        Parser { tokens: lex(text)?, at: 0, registry: &Registry::new(&[]), files: &no_files, depth: 0 };
+        Parser { tokens: lex(text)?, at: 0, registry: &registry, files: &no_files, depth: 0, made_bytes: 0 };
     let ty = parser.ty()?;
     if parser.peek() == &Tok::End { Ok(ty) } else { Err(parser.error("T017", "more than a type")) }
 }
@@ -61,6 +75,8 @@ struct Parser<'a> {
     files: FileResolver<'a>,
     /// How many bodies the parser is inside.
     depth: usize,
+    /// What is left for constants that a few words make large.
+    made_bytes: usize,
 }
 
 type Names = BTreeMap<String, ValueId>;
@@ -492,6 +508,9 @@ impl Parser<'_> {
             )));
         }
         let kind = self.name()?;
+        if matches!(kind.as_str(), "splat" | "random" | "iota") {
+            self.make_room(ty, &shape).map_err(place)?;
+        }
         if ty.dtype == DType::Str {
             let strings = self.list("[", "]", Self::string)?;
             let tensor = Tensor::from_strings(&shape, &strings).filter(|_| kind == "dense");
@@ -525,6 +544,17 @@ impl Parser<'_> {
             }
         };
         tensor.ok_or_else(|| place(Diag::new("T023", format!("the number of elements is not that of {ty}"))))
+    }
+
+    /// Takes the bytes of a constant that is about to be made.
+    fn make_room(&mut self, ty: &Type, shape: &[usize]) -> Result<(), Diag> {
+        let bytes = n_elements(shape).and_then(|n| n.checked_mul(ty.dtype.size_bytes()));
+        let left = bytes.and_then(|bytes| self.made_bytes.checked_sub(bytes));
+        self.made_bytes = left.ok_or_else(|| {
+            Diag::new("T021", format!("{ty} goes beyond the bytes that constants may have together"))
+                .hint("put large constants into files")
+        })?;
+        Ok(())
     }
 
     /// All numbers of a possibly nested list, in order.

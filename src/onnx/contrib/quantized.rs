@@ -74,3 +74,16 @@ pub(super) fn reduce_mean(call: &mut Call, s: &mut Steps) -> Made {
     let inputs = [Some(mean), Some(need(call, 3)?), call.input(4)];
     s.last("QuantizeLinear", &inputs, vec![], &[output(call, 0).to_owned()])
 }
+
+/// Attention over quantized data and weights: that over their values.
+pub(super) fn attention(call: &mut Call, s: &mut Steps) -> Made {
+    let values = |s: &mut Steps, inputs: [Option<ValueId>; 3], axis: i64| -> Result<ValueId, Diag> {
+        let name = s.emit.fresh(&format!("{}_values", s.name));
+        let attrs = vec![("axis", Attr::Int(axis))];
+        Ok(s.last("DequantizeLinear", &inputs, attrs, &[name])?[0])
+    };
+    let x = values(s, [Some(need(call, 0)?), Some(need(call, 3)?), call.input(6)], 0)?;
+    let weight = values(s, [Some(need(call, 1)?), Some(need(call, 4)?), call.input(7)], 1)?;
+    call.inputs = vec![Some(x), Some(weight), call.input(2), call.input(5), call.input(8)];
+    s.renamed_here(call, "Attention")
+}

@@ -17,6 +17,7 @@ const NAMES: &[&str] = &[
     "causal_conv_with_state",
     "conv",
     "conv_transpose",
+    "decoder_masked_multi_head_attention",
     "dequantize_linear",
     "dilated_causal_conv_with_state",
     "einsum",
