@@ -71,12 +71,20 @@ fn case(
     limits: RunLimits,
 ) -> Result<()> {
     let options = compiling.options()?;
-    let loaded = load_with(model, &compiling.import()?)?;
+    let import = compiling.import()?;
+    let loaded = load_with(model, &import)?;
     let ports = partita_onnx::port_kinds(model).map_err(|d| Error::from(d).in_file(model))?;
+    // Inputs whose values were set are no inputs any more.
     let input = |(i, (_, kind)): (usize, &(String, PortKind))| {
         tensors::read_pb(&inputs.join(format!("input_{i}.pb")), *kind)
     };
-    let given: Vec<Datum> = ports.inputs.iter().enumerate().map(input).collect::<Result<_>>()?;
+    let given: Vec<Datum> = ports
+        .inputs
+        .iter()
+        .enumerate()
+        .filter(|(_, (name, _))| !import.inputs.contains_key(name))
+        .map(input)
+        .collect::<Result<_>>()?;
     let compiled = compile(&loaded, machine, &options, &|_| {})?;
     let mut program = load_compiled(&compiled)?;
     program.limits = limits;

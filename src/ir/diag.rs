@@ -1,5 +1,6 @@
 //! Diagnostics: letters to a person, with a stable code, a place, one sentence and a hint.
 
+use partita_plan::letters::visible;
 use std::fmt;
 
 /// Where something is wrong; the parts that are known.
@@ -103,13 +104,13 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Diag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = self.place.to_string();
+        let (place, message) = (self.place.to_string(), visible(&self.message));
         if place.is_empty() {
-            write!(f, "error {}: {}", self.code, self.message)?;
+            write!(f, "error {}: {message}", self.code)?;
         } else {
-            write!(f, "error {} at {place}: {}", self.code, self.message)?;
+            write!(f, "error {} at {}: {message}", self.code, visible(&place))?;
         }
-        if self.hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {}", self.hint) }
+        if self.hint.is_empty() { Ok(()) } else { write!(f, "\n  hint: {}", visible(&self.hint)) }
     }
 }
 

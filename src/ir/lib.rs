@@ -31,6 +31,7 @@ pub use dim::Dim;
 pub use graph::{Graph, NodeId, Source, ValueId};
 pub use op::{OpDef, OpRef, Registry};
 pub use partita_plan::budget::{Budget, RunLimits};
+pub use partita_plan::letters;
 pub use partita_plan::{Bytes, Datum, ElementType as DType, Tensor, tensor};
 pub use region::{Region, RegionKind, Regions};
 pub use types::{Content, Form, Type};

@@ -2,6 +2,7 @@
 //! and long names are cut, so that a name cannot move the cursor or hide what is said.
 
 use partita_ir::Diag;
+use partita_ir::letters::is_unseen;
 
 /// Most characters of a text from a file.
 const MAX_CHARS: usize = 300;
@@ -25,16 +26,11 @@ fn escaped(text: &str) -> String {
                 out.push('…');
                 break;
             }
-            _ if c.is_control() || is_direction(c) => out.extend(c.escape_unicode()),
+            _ if is_unseen(c) => out.extend(c.escape_unicode()),
             _ => out.push(c),
         }
     }
     out
-}
-
-/// Marks that change the direction of writing.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

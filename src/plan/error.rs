@@ -1,5 +1,6 @@
 //! Errors of plans: code, place, one sentence, a hint.
 
+use crate::letters::visible;
 use std::fmt;
 
 /// What is wrong with a plan, and what to do about it.
@@ -29,7 +30,8 @@ impl PlanError {
 
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error {} at {}: {}\n  hint: {}", self.code, self.place, self.message, self.hint)
+        let (place, message) = (visible(&self.place), visible(&self.message));
+        write!(f, "error {} at {place}: {message}\n  hint: {}", self.code, visible(&self.hint))
     }
 }
 

@@ -22,6 +22,7 @@ pub mod dim;
 pub mod dtype;
 pub mod error;
 pub mod file;
+pub mod letters;
 pub mod limits;
 pub mod memory;
 pub mod order;
