@@ -90,21 +90,11 @@ impl Budget {
         Ok(())
     }
 
-    /// Checks that as many bytes are left.
-    ///
-    /// # Errors
-    /// `X035` when they are not.
-    pub fn room(&self, bytes: usize) -> Result<(), PlanError> {
-        self.hold(bytes)?;
-        self.release(bytes);
-        Ok(())
-    }
-
     /// Checks that as many bytes are left, without taking them.
     ///
     /// # Errors
     /// `X035` when they are not.
-    pub fn fits(&self, bytes: usize) -> Result<(), PlanError> {
+    pub fn room(&self, bytes: usize) -> Result<(), PlanError> {
         self.hold(bytes)?;
         self.release(bytes);
         Ok(())

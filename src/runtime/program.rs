@@ -196,7 +196,7 @@ impl Program {
         session.bind(&shapes)?;
         // The memory a part works in counts before it is touched.
         if let (Some(budget), Some(bound)) = (budget, session.bound()) {
-            budget.fits(bound.arena_bytes.iter().sum())?;
+            budget.room(bound.arena_bytes.iter().sum())?;
         }
         let views: Vec<(&[u8], &[usize])> = tensors.iter().map(|t| (t.bytes(), t.shape())).collect();
         session.run(&views)?;
