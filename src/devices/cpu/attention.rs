@@ -1,13 +1,13 @@
 //! Scaled dot-product attention: per head and block of query rows, scores stay in scratch.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::{Block, Thin};
+use crate::blocks::{Block, Columns, Rows};
 use crate::broadcast::Broadcast;
 use crate::isa::{Isa, per_isa};
 use crate::layout::{MR, NR};
 use crate::math::fma;
 use crate::micro::{Post, THIN};
-use crate::pack::{View, pack_a, pack_b, packed_a, packed_b};
+use crate::pack::{View, pack_b, packed_b};
 use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, aligned, parts_for};
 use crate::softmax::softmax_row;
 use crate::team::share;
@@ -81,21 +81,16 @@ impl Attention {
         self.queries <= THIN
     }
 
-    /// Floats of the parts of a member's scratch: keys, values, packed rows, scores.
-    fn parts(&self) -> [usize; 4] {
+    /// Floats of the parts of a member's scratch: keys, values, scores.
+    fn parts(&self) -> [usize; 3] {
         let rows = self.queries.min(QUERIES);
         if self.is_thin() {
-            return [0, 0, 0, rows * self.keys];
+            return [0, 0, rows * self.keys];
         }
-        [
-            packed_b(self.depth, self.keys),
-            packed_b(self.keys, self.values),
-            packed_a(rows, self.depth.max(self.keys)),
-            rows * self.keys,
-        ]
+        [packed_b(self.depth, self.keys), packed_b(self.keys, self.values), rows * self.keys]
     }
 
-    fn scratch_parts(&self, local: *mut u8) -> [*mut f32; 4] {
+    fn scratch_parts(&self, local: *mut u8) -> [*mut f32; 3] {
         let mut at = local;
         self.parts().map(|floats| {
             let part = at;
@@ -132,7 +127,7 @@ impl Attention {
         let (head, block) = (unit / self.blocks(), unit % self.blocks());
         let from = block * QUERIES;
         let rows = (self.queries - from).min(QUERIES);
-        let [keys, values, lines, scores] = self.scratch_parts(local);
+        let [keys, values, scores] = self.scratch_parts(local);
         let [q, k, v] = self.heads[head];
         let q = View::new(self.q.wrapping_add(q + from * self.depth), rows, self.depth, false);
         let y = self.y.wrapping_add((head * self.queries + from) * self.values);
@@ -145,14 +140,12 @@ impl Attention {
                 pack_b(self.isa, v, 0, self.values, self.keys, values);
                 *packed = Some(head);
             }
-            pack_a(self.isa, q, 0, rows, self.depth, lines);
             let mut product = Block {
                 isa: self.isa,
                 m: rows,
                 n: self.visible(from + rows - 1),
-                k: self.depth,
-                a: lines,
-                b: keys,
+                a: Rows::matrix(q, self.depth),
+                b: Columns::packed(keys, self.depth),
                 c: scores,
                 ldc: self.keys,
                 post: Post::NONE,
@@ -161,8 +154,9 @@ impl Attention {
             for row in 0..rows {
                 self.weigh(head, from + row, scores.add(row * self.keys));
             }
-            pack_a(self.isa, View::new(scores, rows, self.keys, false), 0, rows, self.keys, lines);
-            product = Block { n: self.values, k: self.keys, b: values, c: y, ldc: self.values, ..product };
+            let a = Rows::matrix(View::new(scores, rows, self.keys, false), self.keys);
+            let b = Columns::packed(values, self.keys);
+            product = Block { n: self.values, a, b, c: y, ldc: self.values, ..product };
             product.run();
         }
     }
@@ -172,15 +166,12 @@ impl Attention {
         let [.., scores] = self.scratch_parts(local);
         let [q, k, v] = self.heads[head].map(|offset| offset);
         let (q, k) = (self.q.wrapping_add(q), self.k.wrapping_add(k));
-        let mut product = Thin {
+        let mut product = Block {
             isa: self.isa,
             m: self.queries,
             n: self.keys,
-            k: self.depth,
-            a: View::new(q, self.queries, self.depth, false),
-            b: k,
-            b_step: self.keys,
-            b_panel: NR,
+            a: Rows::matrix(View::new(q, self.queries, self.depth, false), self.depth),
+            b: Columns { ptr: k, step: self.keys, panel: NR },
             c: scores,
             ldc: self.keys,
             post: Post::NONE,
@@ -201,12 +192,10 @@ impl Attention {
             for row in 0..self.queries {
                 self.weigh(head, row, scores.add(row * self.keys));
             }
-            product = Thin {
+            product = Block {
                 n: self.values,
-                k: self.keys,
-                a: View::new(scores, self.queries, self.keys, false),
-                b: self.v.wrapping_add(v),
-                b_step: self.values,
+                a: Rows::matrix(View::new(scores, self.queries, self.keys, false), self.keys),
+                b: Columns { ptr: self.v.wrapping_add(v), step: self.values, panel: NR },
                 c: self.y.wrapping_add(head * self.queries * self.values),
                 ldc: self.values,
                 ..product

@@ -1,6 +1,6 @@
 //! The capability table of the CPU: which kernels it has for which types, and how it packs weights.
 
-use crate::layout::{Layout, pack_conv_a, pack_gemm_b};
+use crate::layout::{Layout, pack_gemm_b};
 use partita_plan::{ElementType, Kernel};
 
 /// Libraries that compute in f32 and accept f16 and bf16 by conversion.
@@ -71,7 +71,6 @@ pub fn pack(
     }
     match kernel.library.as_str() {
         "gemm" => pack_gemm(kernel, &values, shape),
-        "conv" => pack_conv(kernel, &values, shape),
         _ => None,
     }
 }
@@ -81,20 +80,6 @@ fn pack_gemm(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String
     let transposed = kernel.int("trans_b").is_some_and(|v| v != 0);
     let (k, n) = if transposed { (columns, rows) } else { (rows, columns) };
     Some((Layout::GemmB { k, n }.to_string(), pack_gemm_b(values, k, n, transposed)))
-}
-
-fn pack_conv(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String, Vec<u8>)> {
-    let groups = usize::try_from(kernel.int("group").unwrap_or(1)).ok()?;
-    let (&channels, rest) = shape.split_first()?;
-    if groups == 0 || !channels.is_multiple_of(groups) || rest.len() < 2 {
-        return None;
-    }
-    let (rows, depth) = (channels / groups, rest.iter().product());
-    // Depthwise kernels read the plain layout.
-    if rows == 1 && rest[0] == 1 && rest.len() <= 3 {
-        return None;
-    }
-    Some((Layout::ConvA { groups, rows, depth }.to_string(), pack_conv_a(values, groups, rows, depth)))
 }
 
 #[cfg(test)]
@@ -123,15 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_packed_and_depthwise_ones_are_not() {
+    fn weights_of_products_are_packed() {
         let raw: Vec<u8> = (0..18).flat_map(|v| (v as f32).to_le_bytes()).collect();
         let packed = pack(&kernel("gemm", &[]), 1, &raw, ElementType::F32, &[6, 3]);
         assert_eq!(
             packed.map(|(layout, bytes)| (layout, bytes.len())),
             Some(("gemm-b:6x3".into(), 6 * 32 * 4))
         );
-        assert!(pack(&kernel("conv", &[("group", 2)]), 1, &raw, ElementType::F32, &[2, 1, 3, 3]).is_none());
-        assert!(pack(&kernel("conv", &[("group", 1)]), 1, &raw, ElementType::F32, &[2, 1, 3, 3]).is_some());
+        assert!(pack(&kernel("conv", &[("group", 1)]), 1, &raw, ElementType::F32, &[2, 1, 3, 3]).is_none());
         assert!(pack(&kernel("gemm", &[]), 1, &raw, ElementType::F32, &[6, 4]).is_none());
     }
 }

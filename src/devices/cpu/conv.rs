@@ -1,14 +1,14 @@
-//! Convolution as a matrix product: packed weights times windows packed panel by panel.
+//! Convolution as a matrix product: weights times windows packed panel by panel.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::COLUMNS;
+use crate::blocks::{COLUMNS, Columns, Rows};
 use crate::epilogue::{Epilogue, Matrix};
-use crate::gemm::{Product, Source};
+use crate::gemm::{Target, area};
 use crate::im2col::Panel;
 use crate::isa::Isa;
-use crate::layout::{Layout, MR, NR};
-use crate::pack::{View, pack_a, pack_b, packed_a};
-use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, Shared, aligned, parts_for};
+use crate::layout::{MR, NR};
+use crate::pack::{View, pack_b};
+use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, aligned, parts_for};
 use crate::team::share;
 use crate::window::Window;
 use partita_plan::ElementType;
@@ -42,7 +42,7 @@ fn sizes(call: &Call<'_>) -> Result<Sizes, RuntimeError> {
     let (x, w, y) = (call.input(0)?, call.input(1)?, call.output(0)?);
     let float = [x, w, y].iter().all(|o| o.dtype == ElementType::F32);
     call.ensure(float, "convolutions are computed in f32")?;
-    call.ensure(x.layout.is_none() && y.layout.is_none(), "only the weight may be packed")?;
+    call.ensure([x, w, y].iter().all(|o| o.layout.is_none()), "operands of a convolution are not packed")?;
     let axes = x.shape.len();
     call.ensure(
         axes >= 3 && w.shape.len() == axes && y.shape.len() == axes,
@@ -64,10 +64,6 @@ fn sizes(call: &Call<'_>) -> Result<Sizes, RuntimeError> {
         w.shape[1].checked_mul(window.taps()).is_some_and(|d| d < 1 << 40),
         "the weight is too large",
     )?;
-    if let Some(layout) = w.layout {
-        let want = Layout::ConvA { groups, rows: sizes.outputs, depth: sizes.depth() };
-        call.ensure(layout == want, "the weight is packed for other sizes")?;
-    }
     check_bias(call, w.shape[0])?;
     Ok(sizes)
 }
@@ -95,9 +91,7 @@ struct Conv {
     isa: Isa,
     sizes: Sizes,
     x: *const f32,
-    /// Packed weight, or the raw one to pack at every launch.
-    packed: Option<*const f32>,
-    raw: View,
+    w: *const f32,
     y: *mut f32,
     /// Columns per block, a multiple of `NR`.
     columns: usize,
@@ -133,7 +127,7 @@ impl Conv {
         }
     }
 
-    unsafe fn unit(&self, unit: usize, weights: *const f32, local: *mut u8) {
+    unsafe fn unit(&self, unit: usize, local: *mut u8) {
         let (s, depth, plane) = (&self.sizes, self.sizes.depth(), self.sizes.window.output_len());
         let (cut, rest) = (unit % self.cuts, unit / self.cuts);
         let (chunk, image) = (rest % self.chunks(), rest / self.chunks());
@@ -146,48 +140,23 @@ impl Conv {
         let windows: *mut f32 = local.cast();
         let scratch = local.wrapping_add(aligned(self.columns * depth * 4));
         let x = self.x.wrapping_add(image * s.inputs * s.window.input_len());
-        let product = Product {
-            isa: self.isa,
-            m: s.outputs,
-            n: plane,
-            k: depth,
-            a: self.raw,
-            b: Source::Packed(windows),
-            c: self.y.wrapping_add(image * s.outputs * plane),
-            row: image * s.outputs,
-        };
-        let a = weights.wrapping_add(group * packed_a(s.outputs, depth));
+        let w = View::new(self.w.wrapping_add(group * s.outputs * depth), s.outputs, depth, false);
+        let y =
+            Target { c: self.y.wrapping_add(image * s.outputs * plane), ldc: plane, row: image * s.outputs };
         // The product finds a panel by its column in the plane; this block's windows start at its first.
-        let b = windows.cast_const().wrapping_sub(columns.start * depth);
+        let b = Columns::packed(windows.cast_const().wrapping_sub(columns.start * depth), depth);
         // SAFETY: sizes were checked against the operands, the scratch holds a block of windows.
         unsafe {
             self.windows(x, columns.start, columns.end, windows);
-            product.area(&self.epilogue, rows, columns, (a, b), scratch);
+            area(self.isa, &Rows::matrix(w, depth), &b, &y, &self.epilogue, (rows, columns), scratch);
         }
-    }
-
-    /// Packs the raw weight into shared scratch.
-    fn pack_weight(&self, cx: &Cx<'_>, parts: usize) -> Result<(), RuntimeError> {
-        let (s, depth) = (&self.sizes, self.sizes.depth());
-        let out = Shared(cx.shared.cast::<f32>());
-        cx.run(parts, &|part| {
-            for group in share(s.groups, 1, part, parts) {
-                let a = self.raw.at(group * s.outputs, 0);
-                let to = out.get().wrapping_add(group * packed_a(s.outputs, depth));
-                // SAFETY: members pack different groups.
-                unsafe { pack_a(self.isa, a, 0, s.outputs, depth, to) };
-            }
-        })
     }
 }
 
 impl Prepared for Conv {
     fn scratch(&self) -> Scratch {
-        let depth = self.sizes.depth();
-        let weight =
-            if self.packed.is_some() { 0 } else { packed_a(self.sizes.outputs, depth) * self.sizes.groups };
-        let local = aligned(self.columns * depth * 4) + aligned(self.epilogue.scratch_bytes());
-        Scratch { shared: aligned(weight * 4), local }
+        let windows = aligned(self.columns * self.sizes.depth() * 4);
+        Scratch { shared: 0, local: windows + aligned(self.epilogue.scratch_bytes()) }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
@@ -195,19 +164,11 @@ impl Prepared for Conv {
         let images = s.batch * s.groups;
         let work = images.saturating_mul(s.outputs).saturating_mul(s.window.output_len());
         let parts = parts_for(work.saturating_mul(s.depth()), GRAIN, self.members);
-        let weights = match self.packed {
-            Some(ptr) => ptr,
-            None => {
-                self.pack_weight(cx, parts)?;
-                cx.shared.cast_const().cast()
-            }
-        };
-        let weights = Shared(weights.cast_mut());
         let units = images * self.chunks() * self.cuts;
         cx.run(parts, &|part| {
             for unit in share(units, 1, part, parts) {
                 // SAFETY: units are disjoint parts of the output, scratch belongs to this member.
-                unsafe { self.unit(unit, weights.get(), cx.local(part)) };
+                unsafe { self.unit(unit, cx.local(part)) };
             }
         })
     }
@@ -238,7 +199,7 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     let matrix = Matrix { columns: sizes.window.output_len(), rows: sizes.outputs * sizes.groups };
     let epilogue = Epilogue::new(call, n_own(call), matrix, own_bias(call))?;
     let flat = sizes.window.input[0] == 1 && sizes.window.kernel[0] == 1;
-    if sizes.inputs == 1 && sizes.outputs == 1 && flat && w.layout.is_none() {
+    if sizes.inputs == 1 && sizes.outputs == 1 && flat {
         return crate::depthwise::prepare(call, sizes, epilogue);
     }
     let (columns, cuts) = split(&sizes, call.members);
@@ -246,8 +207,7 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
         isa: call.isa,
         sizes,
         x: x.f32(),
-        packed: w.layout.map(|_| w.f32().cast_const()),
-        raw: View::new(w.f32(), sizes.outputs * sizes.groups, sizes.depth(), false),
+        w: w.f32(),
         y: y.f32(),
         columns,
         cuts,

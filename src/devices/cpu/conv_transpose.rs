@@ -1,13 +1,13 @@
 //! Transposed convolution: a product per image, whose rows are then added to where their taps fall.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::Block;
+use crate::blocks::{Block, Columns, Rows};
 use crate::conv::{check_bias, n_own, own_bias};
 use crate::epilogue::{Epilogue, Matrix};
 use crate::isa::Isa;
 use crate::layout::MR;
 use crate::micro::Post;
-use crate::pack::{View, pack_a, pack_b, packed_a, packed_b};
+use crate::pack::{View, pack_b, packed_b};
 use crate::prepared::{Call, Cx, Prepared, Scratch, aligned, parts_for};
 use crate::team::share;
 use crate::window::Window;
@@ -42,10 +42,10 @@ unsafe impl Send for ConvTranspose {}
 unsafe impl Sync for ConvTranspose {}
 
 impl ConvTranspose {
-    /// Floats of the parts of a member's scratch: packed weight, packed image, product.
-    fn parts(&self) -> [usize; 3] {
+    /// Floats of the parts of a member's scratch: packed image, product.
+    fn parts(&self) -> [usize; 2] {
         let (rows, columns) = (self.block * self.window.taps(), self.window.output_len());
-        [packed_a(rows, self.inputs), packed_b(self.inputs, columns), rows * columns]
+        [packed_b(self.inputs, columns), rows * columns]
     }
 
     fn blocks(&self) -> usize {
@@ -53,10 +53,9 @@ impl ConvTranspose {
     }
 
     unsafe fn unit(&self, unit: usize, packed: &mut Option<usize>, local: *mut u8) {
-        let [a_floats, b_floats, c_floats] = self.parts();
-        let a: *mut f32 = local.cast();
-        let b: *mut f32 = local.wrapping_add(aligned(a_floats * 4)).cast();
-        let c: *mut f32 = local.wrapping_add(aligned(a_floats * 4) + aligned(b_floats * 4)).cast();
+        let [b_floats, c_floats] = self.parts();
+        let packed_x: *mut f32 = local.cast();
+        let c: *mut f32 = local.wrapping_add(aligned(b_floats * 4)).cast();
         let scratch = c.cast::<u8>().wrapping_add(aligned(c_floats * 4));
         let (image, block) = (unit / self.blocks(), unit % self.blocks());
         let group = image % self.groups;
@@ -66,14 +65,15 @@ impl ConvTranspose {
         let x = self.x.wrapping_add(image * k * columns);
         let w = self.w.wrapping_add(group * k * self.outputs * taps + channels.start * taps);
         let turned = View { ptr: w, row: 1, column: self.outputs * taps };
-        let product = Block { isa: self.isa, m, n: columns, k, a, b, c, ldc: columns, post: Post::NONE };
+        let a = Rows::matrix(turned, k);
+        let b = Columns::packed(packed_x, k);
+        let product = Block { isa: self.isa, m, n: columns, a, b, c, ldc: columns, post: Post::NONE };
         // SAFETY: sizes were checked against the operands; the scratch holds all parts.
         unsafe {
             if *packed != Some(image) {
-                pack_b(self.isa, View::new(x, k, columns, false), 0, columns, k, b);
+                pack_b(self.isa, View::new(x, k, columns, false), 0, columns, k, packed_x);
                 *packed = Some(image);
             }
-            pack_a(self.isa, turned, 0, m, k, a);
             product.run();
             for (index, channel) in channels.enumerate() {
                 let row = image * self.outputs + channel;

@@ -80,6 +80,11 @@ impl Epilogue {
         self.tile.as_ref().map_or(0, Tile::scratch_bytes)
     }
 
+    /// Whether it is a program that runs over finished results.
+    pub(crate) fn is_program(&self) -> bool {
+        self.tile.is_some()
+    }
+
     /// What the micro-kernel does for the block that starts at this row and column of the output.
     pub(crate) fn post(&self, row: usize, column: usize, ldc: usize) -> Post {
         let mut post = self.post.at(0, column, ldc);

@@ -1,17 +1,16 @@
-//! Matrix product with epilogue: one large product split over the team, few rows streamed straight from B,
-//! or many small products side by side.
+//! Matrix product with epilogue: one product split over the team, or many small ones side by side.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::{Block, COLUMNS, ROWS, Thin};
+use crate::blocks::{Block, COLUMNS, Columns, ROWS, Rows};
 use crate::epilogue::{Epilogue, Matrix};
 use crate::isa::Isa;
 use crate::layout::{Layout, MR, NR};
-use crate::micro::THIN;
-use crate::pack::{View, pack_a, pack_b, packed_a, packed_b};
+use crate::pack::{View, pack_b, packed_b};
 use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, Shared, aligned, parts_for};
 use crate::team::share;
 use partita_plan::ElementType;
 use partita_runtime::error::RuntimeError;
+use std::ops::Range;
 
 /// Multiply-adds below which another thread does not pay.
 const GRAIN: usize = 200_000;
@@ -44,71 +43,98 @@ unsafe impl Send for Product {}
 // SAFETY: as above.
 unsafe impl Sync for Product {}
 
+/// Rows up to which B is read where it lies; beyond, a copy in panels is read again and again.
+const RAW_ROWS: usize = 2 * MR;
+
 impl Product {
-    /// B as rows of neighbouring columns: first address, row distance, panel distance.
-    fn streamed(&self) -> Option<(*const f32, usize, usize)> {
+    /// B as the kernels read it, unless it must be packed first.
+    fn columns(&self) -> Option<Columns> {
         match self.b {
-            Source::Packed(ptr) => Some((ptr, NR, NR * self.k)),
-            Source::Raw(view) if view.column == 1 => Some((view.ptr, view.row, NR)),
+            Source::Packed(ptr) => Some(Columns::packed(ptr, self.k)),
+            Source::Raw(view) if view.column == 1 && self.m <= RAW_ROWS => {
+                Some(Columns { ptr: view.ptr, step: view.row, panel: NR })
+            }
             Source::Raw(_) => None,
         }
     }
 
-    /// Computes columns `from..to` (`from` a multiple of `NR`) without packing anything.
-    unsafe fn thin(&self, epilogue: &Epilogue, from: usize, to: usize, scratch: *mut u8) {
-        let Some((b, b_step, b_panel)) = self.streamed() else { return };
-        let thin = Thin {
-            isa: self.isa,
-            m: self.m,
-            n: to - from,
-            k: self.k,
-            a: self.a,
-            b: b.wrapping_add(from / NR * b_panel),
-            b_step,
-            b_panel,
-            c: self.c.wrapping_add(from),
-            ldc: self.n,
-            post: epilogue.post(self.row, from, self.n),
-        };
-        // SAFETY: the columns lie in C; the operands were checked.
-        unsafe {
-            thin.run();
-            epilogue.apply(self.row, self.m, from, to - from, self.n, scratch);
-        }
+    /// Floats of packed B that the product needs scratch for.
+    fn scratch_floats(&self) -> usize {
+        if self.columns().is_some() { 0 } else { packed_b(self.k, self.n) }
     }
 
-    /// Computes rows `rows` and columns `columns` (both starting at panels) from packed operands.
+    /// Computes rows `rows` and columns `columns` (starting at a panel).
     ///
     /// # Safety
-    /// Both are packed with depth `k`; C and the epilogue's operands cover the area; scratch suffices.
-    pub(crate) unsafe fn area(
+    /// B has the product's columns; C and the epilogue's operands cover the area; scratch suffices.
+    unsafe fn area(
         &self,
         epilogue: &Epilogue,
-        rows: std::ops::Range<usize>,
-        columns: std::ops::Range<usize>,
-        (a, b): (*const f32, *const f32),
+        rows: Range<usize>,
+        columns: Range<usize>,
+        b: Columns,
         scratch: *mut u8,
     ) {
-        for row in rows.clone().step_by(ROWS) {
-            let m = (rows.end - row).min(ROWS);
-            for column in columns.clone().step_by(COLUMNS) {
-                let n = (columns.end - column).min(COLUMNS);
-                let block = Block {
-                    isa: self.isa,
-                    m,
-                    n,
-                    k: self.k,
-                    a: a.wrapping_add(row * self.k),
-                    b: b.wrapping_add(column * self.k),
-                    c: self.c.wrapping_add(row * self.n + column),
-                    ldc: self.n,
-                    post: epilogue.post(self.row + row, column, self.n),
-                };
-                // SAFETY: the block lies in C; the operands were packed for it.
-                unsafe {
-                    block.run();
-                    epilogue.apply(self.row + row, m, column, n, self.n, scratch);
-                }
+        let a = Rows::matrix(self.a, self.k);
+        // SAFETY: the caller's contract.
+        unsafe {
+            area(
+                self.isa,
+                &a,
+                &b,
+                &Target { c: self.c, ldc: self.n, row: self.row },
+                epilogue,
+                (rows, columns),
+                scratch,
+            )
+        };
+    }
+}
+
+/// Where results go: C, its row distance, and the row of the output its first row is, for the epilogue.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub c: *mut f32,
+    pub ldc: usize,
+    pub row: usize,
+}
+
+/// Floats of C between two runs of an epilogue that is a program: they should still be in cache.
+const TILE_FLOATS: usize = 16_384;
+
+/// Computes rows `rows` and columns `columns` (starting at a panel) of the product of `a` and `b`, block by block.
+///
+/// # Safety
+/// A and B have these rows and columns; C and the epilogue's operands cover the area; scratch suffices.
+pub(crate) unsafe fn area(
+    isa: Isa,
+    a: &Rows<'_>,
+    b: &Columns,
+    to: &Target,
+    epilogue: &Epilogue,
+    (rows, columns): (Range<usize>, Range<usize>),
+    scratch: *mut u8,
+) {
+    for row in rows.clone().step_by(ROWS) {
+        let m = (rows.end - row).min(ROWS);
+        let width =
+            if epilogue.is_program() { (TILE_FLOATS / m / NR * NR).clamp(4 * NR, COLUMNS) } else { COLUMNS };
+        for column in columns.clone().step_by(width) {
+            let n = (columns.end - column).min(width);
+            let block = Block {
+                isa,
+                m,
+                n,
+                a: a.from(row),
+                b: b.from(column),
+                c: to.c.wrapping_add(row * to.ldc + column),
+                ldc: to.ldc,
+                post: epilogue.post(to.row + row, column, to.ldc),
+            };
+            // SAFETY: the block lies in the area.
+            unsafe {
+                block.run();
+                epilogue.apply(to.row + row, m, column, n, to.ldc, scratch);
             }
         }
     }
@@ -132,66 +158,37 @@ struct Single {
 }
 
 impl Single {
-    fn is_thin(&self) -> bool {
-        self.product.m <= THIN && self.product.streamed().is_some()
-    }
-
     fn parts(&self) -> usize {
         let p = &self.product;
         parts_for(p.m.saturating_mul(p.n).saturating_mul(p.k), GRAIN, self.members)
-    }
-
-    fn launch_thin(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
-        let parts = self.parts();
-        cx.run(parts, &|part| {
-            let columns = share(self.product.n, NR, part, parts);
-            if !columns.is_empty() {
-                // SAFETY: members work on different columns.
-                unsafe { self.product.thin(&self.epilogue, columns.start, columns.end, cx.local(part)) };
-            }
-        })
     }
 }
 
 impl Prepared for Single {
     fn scratch(&self) -> Scratch {
-        let p = &self.product;
-        let local = aligned(self.epilogue.scratch_bytes());
-        if self.is_thin() {
-            return Scratch { shared: 0, local };
-        }
-        let b = if matches!(p.b, Source::Raw(_)) { packed_b(p.k, p.n) } else { 0 };
-        Scratch { shared: aligned(packed_a(p.m, p.k) * 4) + aligned(b * 4), local }
+        let shared = aligned(self.product.scratch_floats() * 4);
+        Scratch { shared, local: aligned(self.epilogue.scratch_bytes()) }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
-        if self.is_thin() {
-            return self.launch_thin(cx);
-        }
         let p = &self.product;
         let parts = self.parts();
-        let a = Shared(cx.shared.cast::<f32>());
-        let own_b = Shared(cx.shared.wrapping_add(aligned(packed_a(p.m, p.k) * 4)).cast::<f32>());
-        cx.run(parts, &|part| {
-            let rows = share(p.m, MR, part, parts);
-            // SAFETY: members pack different panels into scratch of sufficient size.
-            unsafe { pack_a(p.isa, p.a, rows.start, rows.end, p.k, a.get()) };
-            if let Source::Raw(view) = p.b {
+        let packed = Shared(cx.shared.cast::<f32>());
+        let own = p.columns();
+        if let (None, Source::Raw(view)) = (own, p.b) {
+            cx.run(parts, &|part| {
                 let columns = share(p.n, NR, part, parts);
-                // SAFETY: as above.
-                unsafe { pack_b(p.isa, view, columns.start, columns.end, p.k, own_b.get()) };
-            }
-        })?;
+                // SAFETY: members pack different panels into scratch of sufficient size.
+                unsafe { pack_b(p.isa, view, columns.start, columns.end, p.k, packed.get()) };
+            })?;
+        }
         let (grid_rows, grid_columns) = grid(parts, p.m.div_ceil(MR), p.n.div_ceil(NR));
         cx.run(parts, &|part| {
             let rows = share(p.m, MR, part % grid_rows, grid_rows);
             let columns = share(p.n, NR, part / grid_rows, grid_columns);
-            let b = match p.b {
-                Source::Packed(ptr) => ptr,
-                Source::Raw(_) => own_b.get().cast_const(),
-            };
-            // SAFETY: members compute different parts of C from operands packed above.
-            unsafe { p.area(&self.epilogue, rows, columns, (a.get(), b), cx.local(part)) };
+            let b = own.unwrap_or_else(|| Columns::packed(packed.get(), p.k));
+            // SAFETY: members compute different parts of C; B was packed above where it had to be.
+            unsafe { p.area(&self.epilogue, rows, columns, b, cx.local(part)) };
         })
     }
 }
@@ -224,41 +221,33 @@ impl Batched {
     /// Part `cut` of the rows of product `item`; `packed` says which B the scratch holds.
     unsafe fn unit(&self, item: usize, cut: usize, packed: &mut Option<usize>, local: *mut u8) {
         let p = self.of(item);
-        let a: *mut f32 = local.cast();
-        let b: *mut f32 = local.wrapping_add(aligned(packed_a(p.m, p.k) * 4)).cast();
-        let rest = b.cast::<u8>().wrapping_add(aligned(packed_b(p.k, p.n) * 4));
+        let rows = share(p.m, MR, cut, self.cuts);
+        if rows.is_empty() {
+            return;
+        }
+        let own: *mut f32 = local.cast();
+        let rest = local.wrapping_add(aligned(p.scratch_floats() * 4));
         // SAFETY: the scratch was sized for these operands; units are disjoint parts of the output.
         unsafe {
-            if p.m <= THIN && p.streamed().is_some() {
-                if cut == 0 {
-                    p.thin(&self.epilogue, 0, p.n, rest);
-                }
-                return;
-            }
-            let rows = share(p.m, MR, cut, self.cuts);
-            if rows.is_empty() {
-                return;
-            }
-            let b = match p.b {
-                Source::Packed(ptr) => ptr,
-                Source::Raw(view) => {
+            let b = match (p.columns(), p.b) {
+                (None, Source::Raw(view)) => {
                     if *packed != Some(self.offsets[item].1) {
-                        pack_b(p.isa, view, 0, p.n, p.k, b);
+                        pack_b(p.isa, view, 0, p.n, p.k, own);
                         *packed = Some(self.offsets[item].1);
                     }
-                    b
+                    Columns::packed(own, p.k)
                 }
+                (Some(columns), _) => columns,
+                (None, Source::Packed(ptr)) => Columns::packed(ptr, p.k),
             };
-            pack_a(p.isa, p.a, rows.start, rows.end, p.k, a);
-            p.area(&self.epilogue, rows, 0..p.n, (a, b), rest);
+            p.area(&self.epilogue, rows, 0..p.n, b, rest);
         }
     }
 }
 
 impl Prepared for Batched {
     fn scratch(&self) -> Scratch {
-        let p = &self.product;
-        let local = aligned(packed_a(p.m, p.k) * 4) + aligned(packed_b(p.k, p.n) * 4);
+        let local = aligned(self.product.scratch_floats() * 4);
         Scratch { shared: 0, local: local + aligned(self.epilogue.scratch_bytes()) }
     }
 
@@ -297,7 +286,6 @@ fn shapes(call: &Call<'_>, a: &Operand, b: &Operand, out: &Operand) -> Result<Sh
     let (m, k) = last(a, call.flag("trans_a"));
     let (b_k, n) = match b.layout {
         Some(Layout::GemmB { k, n }) => (k, n),
-        Some(Layout::ConvA { .. }) => return Err(call.bad("the weight is packed for another kernel")),
         None => last(b, call.flag("trans_b")),
     };
     call.ensure(a.layout.is_none() && out.layout.is_none(), "only B may be packed")?;

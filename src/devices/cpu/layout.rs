@@ -2,15 +2,14 @@
 //! every machine.
 //!
 //! `gemm-b:<K>x<N>`: column panels of `NR` columns, each K rows of `NR` floats; the last panel is padded
-//! with zeros. `conv-a:<G>x<O>x<K>`: per group, row panels of `MR` rows, each K columns of `MR` floats;
-//! K runs over input channels of the group and the kernel window.
+//! with zeros.
 
 use std::fmt;
 
 /// Columns of a panel of B.
 pub const NR: usize = 32;
-/// Rows of a panel of A.
-pub const MR: usize = 12;
+/// Rows of a tile of results: with `NR` columns they fill 28 of AVX-512's 32 registers.
+pub const MR: usize = 14;
 /// Largest number of floats a packed operand may have; guards against sizes from damaged plans.
 const MAX_FLOATS: usize = 1 << 40;
 
@@ -19,15 +18,12 @@ const MAX_FLOATS: usize = 1 << 40;
 pub enum Layout {
     /// Weight of a `gemm`, K x N.
     GemmB { k: usize, n: usize },
-    /// Weight of a `conv`: groups, output channels per group, depth.
-    ConvA { groups: usize, rows: usize, depth: usize },
 }
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::GemmB { k, n } => write!(f, "gemm-b:{k}x{n}"),
-            Self::ConvA { groups, rows, depth } => write!(f, "conv-a:{groups}x{rows}x{depth}"),
         }
     }
 }
@@ -39,7 +35,6 @@ impl Layout {
         let sizes: Vec<usize> = sizes.splitn(4, 'x').map(|s| s.parse().ok()).collect::<Option<_>>()?;
         let layout = match (name, sizes.as_slice()) {
             ("gemm-b", &[k, n]) => Self::GemmB { k, n },
-            ("conv-a", &[groups, rows, depth]) => Self::ConvA { groups, rows, depth },
             _ => return None,
         };
         layout.floats().map(|_| layout)
@@ -49,9 +44,6 @@ impl Layout {
     pub fn floats(&self) -> Option<usize> {
         let product = match *self {
             Self::GemmB { k, n } => n.checked_next_multiple_of(NR)?.checked_mul(k)?,
-            Self::ConvA { groups, rows, depth } => {
-                rows.checked_next_multiple_of(MR)?.checked_mul(depth)?.checked_mul(groups)?
-            }
         };
         (product <= MAX_FLOATS).then_some(product)
     }
@@ -77,36 +69,20 @@ pub fn pack_gemm_b(b: &[f32], k: usize, n: usize, transposed: bool) -> Vec<u8> {
     out
 }
 
-/// Packs convolution weights (`groups * rows` x `depth`, row-major) into `conv-a`.
-pub fn pack_conv_a(w: &[f32], groups: usize, rows: usize, depth: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(groups * rows.next_multiple_of(MR) * depth * size_of::<f32>());
-    for group in 0..groups {
-        for panel in (0..rows).step_by(MR) {
-            for column in 0..depth {
-                for row in panel..panel + MR {
-                    let value = if row < rows { w[(group * rows + row) * depth + column] } else { 0.0 };
-                    out.extend_from_slice(&value.to_ne_bytes());
-                }
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn strings_round_trip() {
-        for layout in [Layout::GemmB { k: 3, n: 40 }, Layout::ConvA { groups: 2, rows: 13, depth: 27 }] {
+        for layout in [Layout::GemmB { k: 3, n: 40 }] {
             assert_eq!(Layout::parse(&layout.to_string()), Some(layout));
         }
     }
 
     #[test]
     fn damaged_strings_are_refused() {
-        for text in ["", "gemm-b", "gemm-b:3", "gemm-b:3x4x5", "conv-a:1x2", "gemm-b:-1x4", "x:1x1"] {
+        for text in ["", "gemm-b", "gemm-b:3", "gemm-b:3x4x5", "gemm-b:-1x4", "x:1x1"] {
             assert_eq!(Layout::parse(text), None, "{text}");
         }
         assert_eq!(Layout::parse("gemm-b:18446744073709551615x18446744073709551615"), None);
@@ -121,8 +97,5 @@ mod tests {
         assert_eq!([at(0), at(1), at(2), at(3), at(NR), at(NR + 2)], [1.0, 2.0, 3.0, 0.0, 4.0, 6.0]);
         let transposed = pack_gemm_b(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0], 2, 3, true);
         assert_eq!(packed, transposed);
-        let a = pack_conv_a(&[1.0, 2.0, 3.0, 4.0], 1, 2, 2);
-        assert_eq!(a.len(), MR * 2 * 4);
-        assert_eq!(f32::from_ne_bytes(a[4..8].try_into().unwrap()), 3.0);
     }
 }

@@ -1,15 +1,20 @@
 //! Micro-kernels: a tile of up to `MR` x `NR` results stays in registers while K runs.
 //!
-//! All instruction sets read the same panels: A as K columns of `MR` floats, B as K rows of `NR` floats.
-//! AVX-512 holds the whole tile (24 accumulators), AVX2 a quarter (6 x 16), the portable form 4 x 8 or 4 x 16.
-//! The strided form reads A and B where they are; it serves up to `THIN` rows.
+//! A is read where it lies: rows `a_row` apart, depth in segments (`taps`) of `depth` elements `a_step` apart, so that
+//! rows of a matrix, its transpose and the windows of a convolution are the same thing. B is read in rows of
+//! neighbouring columns `b_step` apart; a packed panel has `b_step == NR`.
+//! AVX-512 holds the whole tile (28 accumulators) or, for up to `THIN` rows, `WIDE` panels at once, because few rows
+//! alone have too few independent sums to hide the latency of an addition. AVX2 holds a 6 x 16 part, the portable form
+//! 4 x 8 or 4 x 16.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
 use crate::isa::Isa;
 use crate::layout::{MR, NR};
 
-/// Most rows of the strided form.
-pub(crate) const THIN: usize = 4;
+/// Most rows of the form that works on `WIDE` panels at once.
+pub(crate) const THIN: usize = 3;
+/// Panels that form works on.
+pub(crate) const WIDE: usize = 4;
 
 /// What is added to a finished result and how it is bounded, before it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -51,57 +56,50 @@ impl Post {
 }
 
 /// One call of a micro-kernel.
-pub(crate) struct Micro {
-    pub k: usize,
+pub(crate) struct Micro<'a> {
+    /// Offsets in elements of the segments of A.
+    pub taps: &'a [usize],
+    /// Elements of a segment.
+    pub depth: usize,
     pub a: *const f32,
-    /// Distance of two rows and of two columns of A (the strided form only).
+    /// Distance of two rows of A and of two elements of a segment.
     pub a_row: usize,
     pub a_step: usize,
     pub b: *const f32,
-    /// Distance of two rows of B (the strided form only).
+    /// Distance of two rows of B and of two panels.
     pub b_step: usize,
+    pub b_panel: usize,
+    /// What will be read as B next: one cache line of it is fetched for every row of B.
+    pub ahead: *const f32,
     pub c: *mut f32,
     pub ldc: usize,
-    /// Columns of the tile, 1..=NR.
+    /// Columns of the tile: 1..=NR, all of `WIDE` panels in their form.
     pub cols: usize,
     /// Adds to C instead of overwriting it.
     pub add: bool,
     pub post: Post,
 }
 
-type Kernel = unsafe fn(&Micro);
+type Kernel = unsafe fn(&Micro<'_>);
 
 macro_rules! table {
-    ($f:ident, $packed:literal) => {
+    ($f:ident) => {
         [
-            $f::<1, $packed>,
-            $f::<2, $packed>,
-            $f::<3, $packed>,
-            $f::<4, $packed>,
-            $f::<5, $packed>,
-            $f::<6, $packed>,
-            $f::<7, $packed>,
-            $f::<8, $packed>,
-            $f::<9, $packed>,
-            $f::<10, $packed>,
-            $f::<11, $packed>,
-            $f::<12, $packed>,
+            $f::<1>, $f::<2>, $f::<3>, $f::<4>, $f::<5>, $f::<6>, $f::<7>, $f::<8>, $f::<9>, $f::<10>,
+            $f::<11>, $f::<12>, $f::<13>, $f::<14>,
         ]
     };
 }
 
-static PORTABLE: [Kernel; MR] = table!(portable, true);
-static PORTABLE_THIN: [Kernel; MR] = table!(portable, false);
+static PORTABLE: [Kernel; MR] = table!(portable);
 #[cfg(target_arch = "x86_64")]
-static AVX2: [Kernel; MR] = table!(avx2, true);
+static AVX2: [Kernel; MR] = table!(avx2);
 #[cfg(target_arch = "x86_64")]
-static AVX2_THIN: [Kernel; MR] = table!(avx2, false);
+static AVX512: [Kernel; MR] = table!(avx512);
 #[cfg(target_arch = "x86_64")]
-static AVX512: [Kernel; MR] = table!(avx512, true);
-#[cfg(target_arch = "x86_64")]
-static AVX512_THIN: [Kernel; MR] = table!(avx512, false);
+static AVX512_WIDE: [Kernel; THIN] = [avx512_wide::<1>, avx512_wide::<2>, avx512_wide::<3>];
 
-/// The micro-kernels over panels; entry `r - 1` serves r rows.
+/// The micro-kernels for one panel; entry `r - 1` serves r rows.
 pub(crate) fn kernels(isa: Isa) -> &'static [Kernel; MR] {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -112,23 +110,16 @@ pub(crate) fn kernels(isa: Isa) -> &'static [Kernel; MR] {
     }
 }
 
-/// The micro-kernels over strided operands.
-pub(crate) fn thin_kernels(isa: Isa) -> &'static [Kernel; MR] {
+/// The micro-kernels for few rows and `WIDE` whole panels, where the instruction set has them.
+pub(crate) fn wide_kernels(isa: Isa) -> Option<&'static [Kernel; THIN]> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => &AVX512_THIN,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => &AVX2_THIN,
-        _ => &PORTABLE_THIN,
+        Isa::Avx512 => Some(&AVX512_WIDE),
+        _ => None,
     }
 }
 
-impl Micro {
-    #[inline(always)]
-    fn strides<const PACKED: bool>(&self) -> (usize, usize, usize) {
-        if PACKED { (1, MR, NR) } else { (self.a_row, self.a_step, self.b_step) }
-    }
-
+impl Micro<'_> {
     /// Stores `count` sums of row `row` from column `column` on, one by one.
     #[inline(always)]
     unsafe fn store(&self, row: usize, column: usize, sums: *const f32, count: usize) {
@@ -171,16 +162,16 @@ impl Micro {
 /// Columns the portable form holds in registers.
 const WIDTH: usize = if cfg!(target_arch = "aarch64") { 16 } else { 8 };
 
-unsafe fn portable<const R: usize, const PACKED: bool>(m: &Micro) {
+unsafe fn portable<const R: usize>(m: &Micro<'_>) {
     for row in (0..R).step_by(4) {
         for column in (0..m.cols).step_by(WIDTH) {
             // SAFETY: rows and columns lie in the tile.
             unsafe {
                 match R - row {
-                    1 => portable_part::<1, PACKED>(m, row, column),
-                    2 => portable_part::<2, PACKED>(m, row, column),
-                    3 => portable_part::<3, PACKED>(m, row, column),
-                    _ => portable_part::<4, PACKED>(m, row, column),
+                    1 => portable_part::<1>(m, row, column),
+                    2 => portable_part::<2>(m, row, column),
+                    3 => portable_part::<3>(m, row, column),
+                    _ => portable_part::<4>(m, row, column),
                 }
             }
         }
@@ -188,25 +179,27 @@ unsafe fn portable<const R: usize, const PACKED: bool>(m: &Micro) {
 }
 
 #[inline(always)]
-unsafe fn portable_part<const R: usize, const PACKED: bool>(m: &Micro, row: usize, column: usize) {
+unsafe fn portable_part<const R: usize>(m: &Micro<'_>, row: usize, column: usize) {
     const FMA: bool = crate::isa::PORTABLE_FMA;
-    let (a_row, a_step, b_step) = m.strides::<PACKED>();
     let count = (m.cols - column).min(WIDTH);
     let mut sums = [[0f32; WIDTH]; R];
-    let (mut a, mut b) = (m.a.wrapping_add(row * a_row), m.b.wrapping_add(column));
-    for _ in 0..m.k {
-        let mut line = [0f32; WIDTH];
-        // SAFETY: panels are padded to NR columns; strided operands have `count` columns here.
-        unsafe { std::ptr::copy_nonoverlapping(b, line.as_mut_ptr(), if PACKED { WIDTH } else { count }) };
-        for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: A has R rows from `row` on.
-            let value = unsafe { *a.add(r * a_row) };
-            for (sum, &b) in sums.iter_mut().zip(&line) {
-                *sum = crate::math::fma::<FMA>(value, b, *sum);
+    let mut b = m.b.wrapping_add(column);
+    for &tap in m.taps {
+        let mut a = m.a.wrapping_add(row * m.a_row + tap);
+        for _ in 0..m.depth {
+            let mut line = [0f32; WIDTH];
+            // SAFETY: B has `count` columns here.
+            unsafe { std::ptr::copy_nonoverlapping(b, line.as_mut_ptr(), count) };
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: A has R rows from `row` on.
+                let value = unsafe { *a.add(r * m.a_row) };
+                for (sum, &b) in sums.iter_mut().zip(&line) {
+                    *sum = crate::math::fma::<FMA>(value, b, *sum);
+                }
             }
+            a = a.wrapping_add(m.a_step);
+            b = b.wrapping_add(m.b_step);
         }
-        a = a.wrapping_add(a_step);
-        b = b.wrapping_add(b_step);
     }
     for (r, sums) in sums.iter().enumerate() {
         // SAFETY: the row and the columns lie in the tile.
@@ -216,18 +209,18 @@ unsafe fn portable_part<const R: usize, const PACKED: bool>(m: &Micro, row: usiz
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const R: usize, const PACKED: bool>(m: &Micro) {
+unsafe fn avx2<const R: usize>(m: &Micro<'_>) {
     for row in (0..R).step_by(6) {
         for column in (0..m.cols).step_by(16) {
             // SAFETY: rows and columns lie in the tile.
             unsafe {
                 match R - row {
-                    1 => avx2_part::<1, PACKED>(m, row, column),
-                    2 => avx2_part::<2, PACKED>(m, row, column),
-                    3 => avx2_part::<3, PACKED>(m, row, column),
-                    4 => avx2_part::<4, PACKED>(m, row, column),
-                    5 => avx2_part::<5, PACKED>(m, row, column),
-                    _ => avx2_part::<6, PACKED>(m, row, column),
+                    1 => avx2_part::<1>(m, row, column),
+                    2 => avx2_part::<2>(m, row, column),
+                    3 => avx2_part::<3>(m, row, column),
+                    4 => avx2_part::<4>(m, row, column),
+                    5 => avx2_part::<5>(m, row, column),
+                    _ => avx2_part::<6>(m, row, column),
                 }
             }
         }
@@ -236,30 +229,29 @@ unsafe fn avx2<const R: usize, const PACKED: bool>(m: &Micro) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_part<const R: usize, const PACKED: bool>(m: &Micro, row: usize, column: usize) {
+unsafe fn avx2_part<const R: usize>(m: &Micro<'_>, row: usize, column: usize) {
     use std::arch::x86_64::*;
-    let (a_row, a_step, b_step) = m.strides::<PACKED>();
     let count = (m.cols - column).min(16);
-    // SAFETY: as in `portable_part`; partial strided rows are read through masks.
+    // SAFETY: as in `portable_part`; partial rows are read through masks.
     unsafe {
         let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
         let low_mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lanes);
         let high_mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32 - 8), lanes);
         let mut sums = [[_mm256_setzero_ps(); 2]; R];
-        let (mut a, mut b) = (m.a.wrapping_add(row * a_row), m.b.wrapping_add(column));
-        for _ in 0..m.k {
-            let (low, high) = if PACKED || count == 16 {
-                (_mm256_loadu_ps(b), _mm256_loadu_ps(b.wrapping_add(8)))
-            } else {
-                (_mm256_maskload_ps(b, low_mask), _mm256_maskload_ps(b.wrapping_add(8), high_mask))
-            };
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let value = _mm256_set1_ps(*a.add(r * a_row));
-                sums[0] = _mm256_fmadd_ps(value, low, sums[0]);
-                sums[1] = _mm256_fmadd_ps(value, high, sums[1]);
+        let mut b = m.b.wrapping_add(column);
+        for &tap in m.taps {
+            let mut a = m.a.wrapping_add(row * m.a_row + tap);
+            for _ in 0..m.depth {
+                let low = _mm256_maskload_ps(b, low_mask);
+                let high = _mm256_maskload_ps(b.wrapping_add(8), high_mask);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let value = _mm256_set1_ps(*a.wrapping_add(r * m.a_row));
+                    sums[0] = _mm256_fmadd_ps(value, low, sums[0]);
+                    sums[1] = _mm256_fmadd_ps(value, high, sums[1]);
+                }
+                a = a.wrapping_add(m.a_step);
+                b = b.wrapping_add(m.b_step);
             }
-            a = a.wrapping_add(a_step);
-            b = b.wrapping_add(b_step);
         }
         for (r, sums) in sums.iter().enumerate() {
             if count == 16 {
@@ -279,7 +271,7 @@ unsafe fn avx2_part<const R: usize, const PACKED: bool>(m: &Micro, row: usize, c
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_store(m: &Micro, row: usize, column: usize, mut value: std::arch::x86_64::__m256) {
+unsafe fn avx2_store(m: &Micro<'_>, row: usize, column: usize, mut value: std::arch::x86_64::__m256) {
     use std::arch::x86_64::*;
     let (post, at) = (&m.post, row * m.ldc + column);
     // SAFETY: eight columns from `column` on lie in the tile, and operands have the extent of the block.
@@ -307,32 +299,34 @@ unsafe fn avx2_store(m: &Micro, row: usize, column: usize, mut value: std::arch:
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn avx512<const R: usize, const PACKED: bool>(m: &Micro) {
+unsafe fn avx512<const R: usize>(m: &Micro<'_>) {
     use std::arch::x86_64::*;
     if m.cols <= 16 {
         // SAFETY: the same contract.
-        return unsafe { avx512_half::<R, PACKED>(m) };
+        return unsafe { avx512_half::<R>(m) };
     }
-    let (a_row, a_step, b_step) = m.strides::<PACKED>();
     let mask = if m.cols >= NR { u32::MAX } else { (1u32 << m.cols) - 1 };
     let masks = [mask as u16, (mask >> 16) as u16];
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    let (mut a, mut b) = (m.a, m.b);
-    // SAFETY: panels are padded; strided rows of B are read through masks; A has R rows.
+    let (mut b, mut ahead) = (m.b, m.ahead);
+    let (row, step, b_step) = (m.a_row, m.a_step, m.b_step);
+    // SAFETY: rows of B are read through masks, A has R rows; fetching ahead reads nothing.
     unsafe {
-        for _ in 0..m.k {
-            let (low, high) = if PACKED {
-                (_mm512_loadu_ps(b), _mm512_loadu_ps(b.wrapping_add(16)))
-            } else {
-                (_mm512_maskz_loadu_ps(masks[0], b), _mm512_maskz_loadu_ps(masks[1], b.wrapping_add(16)))
-            };
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let value = _mm512_set1_ps(*a.add(r * a_row));
-                sums[0] = _mm512_fmadd_ps(value, low, sums[0]);
-                sums[1] = _mm512_fmadd_ps(value, high, sums[1]);
+        for &tap in m.taps {
+            let mut a = m.a.wrapping_add(tap);
+            for _ in 0..m.depth {
+                let low = _mm512_maskz_loadu_ps(masks[0], b);
+                let high = _mm512_maskz_loadu_ps(masks[1], b.wrapping_add(16));
+                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let value = _mm512_set1_ps(*a.wrapping_add(r * row));
+                    sums[0] = _mm512_fmadd_ps(value, low, sums[0]);
+                    sums[1] = _mm512_fmadd_ps(value, high, sums[1]);
+                }
+                a = a.wrapping_add(step);
+                b = b.wrapping_add(b_step);
+                ahead = ahead.wrapping_add(LINE);
             }
-            a = a.wrapping_add(a_step);
-            b = b.wrapping_add(b_step);
         }
         for (r, sums) in sums.iter().enumerate() {
             avx512_store(m, r, 0, masks[0], sums[0]);
@@ -341,28 +335,77 @@ unsafe fn avx512<const R: usize, const PACKED: bool>(m: &Micro) {
     }
 }
 
+/// Floats of a cache line.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
+
 /// The tile when it has at most sixteen columns.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn avx512_half<const R: usize, const PACKED: bool>(m: &Micro) {
+unsafe fn avx512_half<const R: usize>(m: &Micro<'_>) {
     use std::arch::x86_64::*;
-    let (a_row, a_step, b_step) = m.strides::<PACKED>();
     let mask = ((1u32 << m.cols) - 1) as u16;
     let mut sums = [_mm512_setzero_ps(); R];
-    let (mut a, mut b) = (m.a, m.b);
+    let mut b = m.b;
+    let (row, step, b_step) = (m.a_row, m.a_step, m.b_step);
     // SAFETY: as for the whole tile.
     unsafe {
-        for _ in 0..m.k {
-            let line = if PACKED { _mm512_loadu_ps(b) } else { _mm512_maskz_loadu_ps(mask, b) };
-            for (r, sum) in sums.iter_mut().enumerate() {
-                *sum = _mm512_fmadd_ps(_mm512_set1_ps(*a.add(r * a_row)), line, *sum);
+        for &tap in m.taps {
+            let mut a = m.a.wrapping_add(tap);
+            for _ in 0..m.depth {
+                let line = _mm512_maskz_loadu_ps(mask, b);
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm512_fmadd_ps(_mm512_set1_ps(*a.wrapping_add(r * row)), line, *sum);
+                }
+                a = a.wrapping_add(step);
+                b = b.wrapping_add(b_step);
             }
-            a = a.wrapping_add(a_step);
-            b = b.wrapping_add(b_step);
         }
         for (r, &sum) in sums.iter().enumerate() {
             avx512_store(m, r, 0, mask, sum);
+        }
+    }
+}
+
+/// Rows of B between reading one and asking for one; about a memory latency at the rate of streaming.
+#[cfg(target_arch = "x86_64")]
+const FETCH_ROWS: usize = 16;
+
+/// `R` rows of `WIDE` whole panels.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn avx512_wide<const R: usize>(m: &Micro<'_>) {
+    use std::arch::x86_64::*;
+    let mut sums = [[[_mm512_setzero_ps(); 2]; WIDE]; R];
+    let mut b = m.b;
+    let (row, step, b_step, panel) = (m.a_row, m.a_step, m.b_step, m.b_panel);
+    // SAFETY: the panels are whole, A has R rows; fetching ahead reads nothing.
+    unsafe {
+        for &tap in m.taps {
+            let mut a = m.a.wrapping_add(tap);
+            for _ in 0..m.depth {
+                let values: [__m512; R] = std::array::from_fn(|r| _mm512_set1_ps(*a.wrapping_add(r * row)));
+                for p in 0..WIDE {
+                    let line = b.wrapping_add(p * panel);
+                    let fetched = line.wrapping_add(FETCH_ROWS * b_step);
+                    _mm_prefetch::<_MM_HINT_T0>(fetched.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(fetched.wrapping_add(LINE).cast());
+                    let (low, high) = (_mm512_loadu_ps(line), _mm512_loadu_ps(line.wrapping_add(16)));
+                    for (sums, &value) in sums.iter_mut().zip(&values) {
+                        sums[p][0] = _mm512_fmadd_ps(value, low, sums[p][0]);
+                        sums[p][1] = _mm512_fmadd_ps(value, high, sums[p][1]);
+                    }
+                }
+                a = a.wrapping_add(step);
+                b = b.wrapping_add(b_step);
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (p, sums) in sums.iter().enumerate() {
+                avx512_store(m, r, p * NR, u16::MAX, sums[0]);
+                avx512_store(m, r, p * NR + 16, u16::MAX, sums[1]);
+            }
         }
     }
 }
@@ -372,7 +415,7 @@ unsafe fn avx512_half<const R: usize, const PACKED: bool>(m: &Micro) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn avx512_store(
-    m: &Micro,
+    m: &Micro<'_>,
     row: usize,
     column: usize,
     mask: u16,

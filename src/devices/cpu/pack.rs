@@ -1,8 +1,8 @@
-//! Packing of strided matrices into panels at run time: A into `MR` rows, B into `NR` columns.
+//! Packing of strided matrices into panels of `NR` columns at run time.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
 use crate::isa::per_isa;
-use crate::layout::{MR, NR};
+use crate::layout::NR;
 
 /// A matrix in memory: element (i, j) is `ptr[i * row + j * column]`.
 #[derive(Clone, Copy, Debug)]
@@ -29,31 +29,9 @@ impl View {
     }
 }
 
-/// Floats of `m` x `k` packed as A.
-pub(crate) fn packed_a(m: usize, k: usize) -> usize {
-    m.next_multiple_of(MR) * k
-}
-
 /// Floats of `k` x `n` packed as B.
 pub(crate) fn packed_b(k: usize, n: usize) -> usize {
     n.next_multiple_of(NR) * k
-}
-
-per_isa! {
-    /// Packs rows `from..to` (`from` a multiple of `MR`) of a matrix with `k` columns into row panels at `out`.
-    ///
-    /// # Safety
-    /// The view covers the rows, `out` has room for all rows of the matrix below `to`.
-    pub(crate) unsafe fn pack_a = pack_a_body(a: View, from: usize, to: usize, k: usize, out: *mut f32)
-}
-
-#[inline(always)]
-unsafe fn pack_a_body<const FMA: bool>(a: View, from: usize, to: usize, k: usize, out: *mut f32) {
-    for panel in (from..to).step_by(MR) {
-        let rows = (to - panel).min(MR);
-        // SAFETY: the panel lies in the view and in `out`.
-        unsafe { panels::<MR>(a.at(panel, 0), rows, k, out.add(panel * k)) };
-    }
 }
 
 per_isa! {
