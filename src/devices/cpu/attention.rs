@@ -149,6 +149,7 @@ impl Attention {
                 c: scores,
                 ldc: self.keys,
                 post: Post::NONE,
+                copy: std::ptr::null_mut(),
             };
             product.run();
             for row in 0..rows {
@@ -175,6 +176,7 @@ impl Attention {
             c: scores,
             ldc: self.keys,
             post: Post::NONE,
+            copy: std::ptr::null_mut(),
         };
         // SAFETY: sizes were checked against the operands; the scratch holds the scores.
         unsafe {

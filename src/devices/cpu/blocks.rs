@@ -3,14 +3,18 @@
 
 use crate::isa::Isa;
 use crate::layout::{MR, NR};
-use crate::micro::{Micro, Post, THIN, WIDE, kernels, wide_kernels};
+use crate::micro::{LINE, Micro, Post, THIN, WIDE, kernels, wide_kernels};
 use crate::pack::View;
 
-/// Rows of B that are worked on at once: a panel of B (`NR` x `DEPTH` floats) fills two thirds of a first cache level
-/// of 48 KiB, a block of A (`ROWS` x `DEPTH`) a quarter of the second.
-const DEPTH: usize = 256;
-/// Rows of A per block.
-pub(crate) const ROWS: usize = 20 * MR;
+/// Rows of B that are worked on at once. A panel of B is then 128 KiB: it streams through the first cache level for
+/// every tile of rows, which costs nothing because each row of it is fetched long before it is read.
+const DEPTH: usize = 1024;
+/// Rows of A per block: with `DEPTH` about half of a second cache level of 1 MiB.
+pub(crate) const ROWS: usize = 10 * MR;
+/// Rows of B between reading one and fetching one when nothing of B is read twice: about a memory latency.
+const FETCH_ROWS: usize = 32;
+/// A distance of rows in floats at which all rows of a tile compete for the same lines of the first cache level.
+const COLLISION: usize = 1024;
 /// Columns of B per block.
 pub(crate) const COLUMNS: usize = 16 * NR;
 /// The only segment of a plain matrix.
@@ -104,6 +108,17 @@ pub(crate) struct Block<'a> {
     pub c: *mut f32,
     pub ldc: usize,
     pub post: Post,
+    /// Room for `copy_floats` floats, or null.
+    pub copy: *mut f32,
+}
+
+/// Floats of a copy of A that a block of `m` rows wants: nothing for most.
+///
+/// Rows whose distance is a multiple of a page fall on the same lines of the cache; they are copied closer together,
+/// unless there are too few columns to make up for it.
+pub(crate) fn copy_floats(a: &Rows<'_>, m: usize, n: usize) -> usize {
+    let collides = a.row.is_multiple_of(COLLISION) && a.row > 0 && a.step == 1 && a.taps.len() == 1;
+    if collides && n >= 4 * NR && m > 1 { m.min(ROWS) * (a.depth.min(DEPTH) + LINE) } else { 0 }
 }
 
 impl Block<'_> {
@@ -112,15 +127,15 @@ impl Block<'_> {
     /// # Safety
     /// A has `m` rows and B `n` columns of the depth of A; C and the operands of `post` have the block's extent.
     pub(crate) unsafe fn run(&self) {
-        if self.m <= MR {
+        if self.m <= MR && self.copy.is_null() {
             // SAFETY: the caller's contract.
             return unsafe { self.stream() };
         }
         let (k, mut done) = (self.a.k(), 0);
         loop {
             let (part, end) = self.a.part(done);
-            // SAFETY: a part of the caller's depth.
-            unsafe { self.slab(&part, done, end >= k) };
+            // SAFETY: a part of the caller's depth; the copy has room for it.
+            unsafe { self.slab(&self.closer(part), done, end >= k) };
             done = end;
             if done >= k {
                 return;
@@ -139,7 +154,8 @@ impl Block<'_> {
             b: self.b.at(from, column),
             b_step: self.b.step,
             b_panel: self.b.panel,
-            ahead: self.b.at(from, column + NR),
+            ahead: self.b.at(from + FETCH_ROWS, column),
+            ahead_step: 2 * LINE,
             c: self.c.wrapping_add(column),
             ldc: self.ldc,
             cols: (self.n - column).min(NR),
@@ -161,22 +177,42 @@ impl Block<'_> {
         }
     }
 
+    /// Copies the block's rows of `a` next to each other when there is room for it.
+    unsafe fn closer<'a>(&self, a: Rows<'a>) -> Rows<'a> {
+        if self.copy.is_null() {
+            return a;
+        }
+        let row = a.depth + LINE;
+        for r in 0..self.m {
+            let from = a.ptr.wrapping_add(r * a.row + a.taps[0]);
+            // SAFETY: A has the rows, and the copy was sized for them.
+            unsafe { std::ptr::copy_nonoverlapping(from, self.copy.add(r * row), a.depth) };
+        }
+        Rows { ptr: self.copy, row, taps: ONE, ..a }
+    }
+
     /// All tiles over one part of the depth, which begins at row `from` of B.
     unsafe fn slab(&self, a: &Rows<'_>, from: usize, last: bool) {
-        let kernels = kernels(self.isa);
+        let (kernels, tiles) = (kernels(self.isa), self.m.div_ceil(MR));
         for column in (0..self.n).step_by(NR) {
             let first = self.micro(a, from, column);
-            for (tile, row) in (0..self.m).step_by(MR).enumerate() {
+            let next = self.b.at(from, column + NR);
+            let mut row = 0;
+            for tile in 0..tiles {
+                // Tiles of nearly the same height: a short last one would waste registers.
+                let rows = (self.m - row).div_ceil(tiles - tile);
                 let micro = Micro {
                     a: first.a.wrapping_add(row * a.row),
-                    // Each tile fetches one line per row: two of them fetch the next panel.
-                    ahead: first.ahead.wrapping_add(tile * a.k() * NR / 2),
+                    // Two tiles fetch the next panel.
+                    ahead: if tile < 2 { next.wrapping_add(tile * a.k() * LINE) } else { first.b },
+                    ahead_step: LINE,
                     c: first.c.wrapping_add(row * self.ldc),
                     post: if last { first.post.at(row, 0, self.ldc) } else { Post::NONE },
                     ..first
                 };
                 // SAFETY: the tile lies in the block; the table has an entry for every number of rows.
-                unsafe { kernels[(self.m - row).min(MR) - 1](&micro) };
+                unsafe { kernels[rows - 1](&micro) };
+                row += rows;
             }
         }
     }

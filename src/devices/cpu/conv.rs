@@ -1,7 +1,7 @@
 //! Convolution as a matrix product: weights times windows packed panel by panel.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::{COLUMNS, Columns, Rows};
+use crate::blocks::{COLUMNS, Columns, Rows, copy_floats};
 use crate::epilogue::{Epilogue, Matrix};
 use crate::gemm::{Target, area};
 use crate::im2col::Panel;
@@ -107,6 +107,12 @@ unsafe impl Send for Conv {}
 unsafe impl Sync for Conv {}
 
 impl Conv {
+    /// The rows of weights of a group.
+    fn weights(&self, group: usize) -> Rows<'static> {
+        let (rows, depth) = (self.sizes.outputs, self.sizes.depth());
+        Rows::matrix(View::new(self.w.wrapping_add(group * rows * depth), rows, depth, false), depth)
+    }
+
     fn chunks(&self) -> usize {
         self.sizes.window.output_len().div_ceil(self.columns)
     }
@@ -140,7 +146,6 @@ impl Conv {
         let windows: *mut f32 = local.cast();
         let scratch = local.wrapping_add(aligned(self.columns * depth * 4));
         let x = self.x.wrapping_add(image * s.inputs * s.window.input_len());
-        let w = View::new(self.w.wrapping_add(group * s.outputs * depth), s.outputs, depth, false);
         let y =
             Target { c: self.y.wrapping_add(image * s.outputs * plane), ldc: plane, row: image * s.outputs };
         // The product finds a panel by its column in the plane; this block's windows start at its first.
@@ -148,7 +153,7 @@ impl Conv {
         // SAFETY: sizes were checked against the operands, the scratch holds a block of windows.
         unsafe {
             self.windows(x, columns.start, columns.end, windows);
-            area(self.isa, &Rows::matrix(w, depth), &b, &y, &self.epilogue, (rows, columns), scratch);
+            area(self.isa, &self.weights(group), &b, &y, &self.epilogue, (rows, columns), scratch);
         }
     }
 }
@@ -156,7 +161,8 @@ impl Conv {
 impl Prepared for Conv {
     fn scratch(&self) -> Scratch {
         let windows = aligned(self.columns * self.sizes.depth() * 4);
-        Scratch { shared: 0, local: windows + aligned(self.epilogue.scratch_bytes()) }
+        let copy = copy_floats(&self.weights(0), self.sizes.outputs, self.columns);
+        Scratch { shared: 0, local: windows + aligned(copy * 4) + aligned(self.epilogue.scratch_bytes()) }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {

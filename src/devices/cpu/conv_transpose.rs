@@ -67,7 +67,17 @@ impl ConvTranspose {
         let turned = View { ptr: w, row: 1, column: self.outputs * taps };
         let a = Rows::matrix(turned, k);
         let b = Columns::packed(packed_x, k);
-        let product = Block { isa: self.isa, m, n: columns, a, b, c, ldc: columns, post: Post::NONE };
+        let product = Block {
+            isa: self.isa,
+            m,
+            n: columns,
+            a,
+            b,
+            c,
+            ldc: columns,
+            post: Post::NONE,
+            copy: std::ptr::null_mut(),
+        };
         // SAFETY: sizes were checked against the operands; the scratch holds all parts.
         unsafe {
             if *packed != Some(image) {

@@ -1,7 +1,7 @@
 //! Matrix product with epilogue: one product split over the team, or many small ones side by side.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::{Block, COLUMNS, Columns, ROWS, Rows};
+use crate::blocks::{Block, COLUMNS, Columns, ROWS, Rows, copy_floats};
 use crate::epilogue::{Epilogue, Matrix};
 use crate::isa::Isa;
 use crate::layout::{Layout, MR, NR};
@@ -56,6 +56,11 @@ impl Product {
             }
             Source::Raw(_) => None,
         }
+    }
+
+    /// Most floats that a copy of rows of A takes.
+    fn copy_floats(&self) -> usize {
+        copy_floats(&Rows::matrix(self.a, self.k), self.m, self.n)
     }
 
     /// Floats of packed B that the product needs scratch for.
@@ -115,8 +120,14 @@ pub(crate) unsafe fn area(
     (rows, columns): (Range<usize>, Range<usize>),
     scratch: *mut u8,
 ) {
-    for row in rows.clone().step_by(ROWS) {
-        let m = (rows.end - row).min(ROWS);
+    let copy_floats = copy_floats(a, rows.len(), columns.len());
+    let (copy, scratch) = match copy_floats {
+        0 => (std::ptr::null_mut(), scratch),
+        floats => (scratch.cast(), scratch.wrapping_add(aligned(floats * 4))),
+    };
+    let height = rows.len().div_ceil(rows.len().div_ceil(ROWS).max(1)).max(1);
+    for row in rows.clone().step_by(height) {
+        let m = (rows.end - row).min(height);
         let width =
             if epilogue.is_program() { (TILE_FLOATS / m / NR * NR).clamp(4 * NR, COLUMNS) } else { COLUMNS };
         for column in columns.clone().step_by(width) {
@@ -130,6 +141,7 @@ pub(crate) unsafe fn area(
                 c: to.c.wrapping_add(row * to.ldc + column),
                 ldc: to.ldc,
                 post: epilogue.post(to.row + row, column, to.ldc),
+                copy,
             };
             // SAFETY: the block lies in the area.
             unsafe {
@@ -167,7 +179,10 @@ impl Single {
 impl Prepared for Single {
     fn scratch(&self) -> Scratch {
         let shared = aligned(self.product.scratch_floats() * 4);
-        Scratch { shared, local: aligned(self.epilogue.scratch_bytes()) }
+        Scratch {
+            shared,
+            local: aligned(self.product.copy_floats() * 4) + aligned(self.epilogue.scratch_bytes()),
+        }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
@@ -247,7 +262,7 @@ impl Batched {
 
 impl Prepared for Batched {
     fn scratch(&self) -> Scratch {
-        let local = aligned(self.product.scratch_floats() * 4);
+        let local = aligned(self.product.scratch_floats() * 4) + aligned(self.product.copy_floats() * 4);
         Scratch { shared: 0, local: local + aligned(self.epilogue.scratch_bytes()) }
     }
 

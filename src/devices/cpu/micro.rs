@@ -69,8 +69,10 @@ pub(crate) struct Micro<'a> {
     /// Distance of two rows of B and of two panels.
     pub b_step: usize,
     pub b_panel: usize,
-    /// What will be read as B next: one cache line of it is fetched for every row of B.
+    /// What will be read as B next: for every row of B two cache lines are fetched here, and the address moves on by
+    /// `ahead_step`.
     pub ahead: *const f32,
+    pub ahead_step: usize,
     pub c: *mut f32,
     pub ldc: usize,
     /// Columns of the tile: 1..=NR, all of `WIDE` panels in their form.
@@ -317,7 +319,8 @@ unsafe fn avx512<const R: usize>(m: &Micro<'_>) {
             for _ in 0..m.depth {
                 let low = _mm512_maskz_loadu_ps(masks[0], b);
                 let high = _mm512_maskz_loadu_ps(masks[1], b.wrapping_add(16));
-                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(LINE).cast());
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let value = _mm512_set1_ps(*a.wrapping_add(r * row));
                     sums[0] = _mm512_fmadd_ps(value, low, sums[0]);
@@ -325,7 +328,7 @@ unsafe fn avx512<const R: usize>(m: &Micro<'_>) {
                 }
                 a = a.wrapping_add(step);
                 b = b.wrapping_add(b_step);
-                ahead = ahead.wrapping_add(LINE);
+                ahead = ahead.wrapping_add(m.ahead_step);
             }
         }
         for (r, sums) in sums.iter().enumerate() {
@@ -336,8 +339,7 @@ unsafe fn avx512<const R: usize>(m: &Micro<'_>) {
 }
 
 /// Floats of a cache line.
-#[cfg(target_arch = "x86_64")]
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// The tile when it has at most sixteen columns.
 #[cfg(target_arch = "x86_64")]

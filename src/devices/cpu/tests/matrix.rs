@@ -107,7 +107,16 @@ proptest! {
 #[test]
 fn large_products_match() {
     for (m, n, k, packed) in
-        [(250, 600, 300, true), (1, 1000, 513, true), (3, 129, 700, false), (130, 33, 1, false)]
+        // Deep ones are cut in depth; rows 1024 apart are copied closer together first.
+        [
+            (250, 600, 300, true),
+            (1, 1000, 513, true),
+            (3, 129, 700, false),
+            (130, 33, 1, false),
+            (20, 170, 2048, true),
+            (5, 140, 1024, false),
+            (31, 40, 2300, false),
+        ]
     {
         for kind in 0..3 {
             gemm(&Gemm {
