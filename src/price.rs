@@ -102,7 +102,7 @@ fn node_work(graph: &Graph, id: partita_ir::NodeId, hints: &BTreeMap<String, i64
 }
 
 /// The rate an element type is computed at. Integers run on the general vector units, at the rate of f32.
-fn precision(dtype: DType) -> Precision {
+pub(crate) fn precision(dtype: DType) -> Precision {
     match dtype {
         DType::F64 => Precision::Fp64,
         DType::F16 => Precision::Fp16,

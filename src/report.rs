@@ -3,6 +3,7 @@
 pub mod dot;
 pub mod explain;
 pub mod json;
+pub mod profile;
 pub mod program;
 pub mod stages;
 pub mod summary;

@@ -218,6 +218,12 @@ pub struct BenchArgs {
     /// The last line is one JSON object with a schema version
     #[arg(long)]
     pub json: bool,
+    /// Say where the time goes, by kernel and by step, from further runs that are traced
+    #[arg(long)]
+    pub profile: bool,
+    /// Write what ran when in one more run, as a trace for chrome://tracing or Perfetto
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     #[command(flatten)]
     pub limiting: Limiting,
     #[command(flatten)]

@@ -1,10 +1,11 @@
 //! `partita bench`.
 
 use super::args::BenchArgs;
-use super::run::write_outputs;
+use super::run::{traced, write_outputs, write_trace};
 use super::{Io, tensors};
 use crate::error::{Error, Result};
 use crate::report::json::SCHEMA;
+use crate::report::profile::Profile;
 use crate::session::{Opening, open, run_data};
 use partita_ir::Datum;
 use partita_plan::{PlanError, Port};
@@ -45,8 +46,41 @@ pub(super) fn execute(args: &BenchArgs, io: &mut Io) -> Result<()> {
     }
     let mut times = measure(&mut program, &inputs, args.runs)?;
     times.sort_by(f64::total_cmp);
+    let profile = profile(args, &mut program, &inputs)?;
     let bind_ms = bind_ms(&mut program, &inputs)?;
-    report(args, &program, &times, (load_ms, bind_ms), io)
+    report(args, &program, &times, (load_ms, bind_ms), profile.as_ref(), io)
+}
+
+/// Runs with tracing: writes the trace of the first, and sums all of them up, each where asked for.
+fn profile(args: &BenchArgs, program: &mut Program, inputs: &[Datum]) -> Result<Option<Profile>> {
+    if !args.profile && args.trace.is_none() {
+        return Ok(None);
+    }
+    let session = traced(program)?;
+    session.set_trace(true);
+    let views = views(inputs);
+    session.run(&views)?;
+    if let Some(path) = &args.trace {
+        write_trace(session, path)?;
+    }
+    if !args.profile {
+        return Ok(None);
+    }
+    let mut runs = Vec::new();
+    let mut traced_run = || {
+        session.run(&views)?;
+        runs.push(session.trace());
+        Ok(())
+    };
+    let counted = timed(&mut traced_run, args.runs)?.len();
+    session.set_trace(false);
+    let warm = runs.len() - counted;
+    Ok(Some(Profile::new(session, &args.compiling.machine()?, &runs[warm..])))
+}
+
+/// Bytes and shapes of tensors.
+fn views(inputs: &[Datum]) -> Vec<(&[u8], &[usize])> {
+    inputs.iter().filter_map(Datum::as_tensor).map(|t| (t.bytes(), t.shape())).collect()
 }
 
 /// Milliseconds it takes to get ready for inputs of other sizes: the least of a few, between the sizes at hand and
@@ -81,8 +115,12 @@ fn report(
     program: &Program,
     times: &[f64],
     (load_ms, bind_ms): (f64, Option<f64>),
+    profile: Option<&Profile>,
     io: &mut Io,
 ) -> Result<()> {
+    if let Some(profile) = profile.filter(|_| !args.json) {
+        io.write(&format!("{}\n", profile.text()))?;
+    }
     let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
     let predicted_us = program.plan().provenance.as_ref().map_or(0.0, |p| p.value_us);
     if !args.json {
@@ -104,6 +142,7 @@ fn report(
         "runs": times.len(),
         "predicted_ms": predicted_us / 1e3,
         "peak_rss_bytes": peak_rss_bytes(),
+        "profile": profile.map(Profile::json),
         "outputs_dir": args.output_dir.as_ref().map(|d| d.display().to_string()),
     });
     io.write(&format!("{object}\n"))
@@ -138,8 +177,7 @@ fn measure(program: &mut Program, inputs: &[Datum], runs: Option<usize>) -> Resu
     let Some(session) = program.session() else {
         return timed(&mut || run_data(program, inputs.to_vec()).map(drop), runs);
     };
-    let tensors = inputs.iter().filter_map(Datum::as_tensor);
-    let views: Vec<(&[u8], &[usize])> = tensors.map(|t| (t.bytes(), t.shape())).collect();
+    let views = views(inputs);
     timed(&mut || Ok(session.run(&views)?), runs)
 }
 

@@ -8,7 +8,7 @@ use crate::report::trace;
 use crate::session::{Opening, open, run_data};
 use partita_ir::{DType, Datum, Tensor};
 use partita_onnx::PortKind;
-use partita_runtime::Program;
+use partita_runtime::{Program, Session};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -33,12 +33,25 @@ pub(super) fn execute(args: &RunArgs, io: &mut Io) -> Result<()> {
         write_outputs(&program, &outputs, dir)?;
     }
     if let Some(path) = &args.trace {
-        let session = program.session().ok_or_else(|| {
-            Error::new("F016", "a trace is written for static models only", "leave --trace out")
-        })?;
-        std::fs::write(path, trace::chrome(session)).map_err(|e| Error::io("write", path, &e))?;
+        write_trace(traced(&mut program)?, path)?;
     }
     io.write(&listing(&program, &outputs))
+}
+
+/// The session of a static model.
+pub(super) fn traced(program: &mut Program) -> Result<&mut Session> {
+    program.session().ok_or_else(|| {
+        Error::new(
+            "F016",
+            "times of steps are known for static models only",
+            "leave --trace and --profile out",
+        )
+    })
+}
+
+/// Writes what ran when in the last run.
+pub(super) fn write_trace(session: &Session, path: &Path) -> Result<()> {
+    std::fs::write(path, trace::chrome(session)).map_err(|e| Error::io("write", path, &e))
 }
 
 /// `--input` as given: files by name, and the seed when the rest is random.

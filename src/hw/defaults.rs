@@ -66,7 +66,7 @@ pub(crate) fn share(a: f64, b: f64) -> f64 {
 }
 
 /// Last-level cache over memory bandwidth of a CPU: 175 to 226 against 71 GB/s measured on two cores.
-pub(crate) const CACHE_OVER_MEMORY: f64 = 2.5;
+pub const CACHE_OVER_MEMORY: f64 = 2.5;
 
 /// Cost of starting a kernel without a published one, in us, and why.
 pub(crate) fn launch_us(kind: Kind) -> (f64, &'static str) {

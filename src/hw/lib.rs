@@ -32,6 +32,7 @@ pub use adapter::{AdapterInfo, AdapterType, profile_for_adapter};
 pub use cost::{Bound, Estimate, Work, WorkKind, estimate, transfer_us};
 pub use cost_table::{CostTable, Measurement, price};
 pub use cpu::{Cache, CacheKind, CpuInfo, NumaNode, detect_cpu};
+pub use defaults::CACHE_OVER_MEMORY;
 pub use device::{AdapterRef, Device, Driver, Rate};
 pub use error::{Code, HwError};
 pub use fact::Fact;

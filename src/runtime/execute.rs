@@ -126,7 +126,14 @@ impl Executor {
                 if queue.copies { queue.steps.iter().map(moved).collect() } else { Vec::new() };
             // Pages of the staging room are touched only by transfers that need it.
             slot.staging = vec![0; slot.moved_bytes.iter().copied().max().unwrap_or(0)];
-            slot.recorder = Recorder::new(if trace { queue.steps.len() } else { 0 });
+        }
+        self.set_trace(trace);
+    }
+
+    /// Makes room to record every step, or none.
+    pub(crate) fn set_trace(&mut self, trace: bool) {
+        for (queue, lane) in self.shared.plan.queues.iter().zip(&self.shared.lanes) {
+            lock(&lane.slot).recorder = Recorder::new(if trace { queue.steps.len() } else { 0 });
         }
     }
 

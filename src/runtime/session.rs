@@ -258,6 +258,12 @@ impl Session {
         Ok(readable.then_some(OutputBytes { devices, device, value }))
     }
 
+    /// Records when each step runs, or no longer does, from the next run on.
+    pub fn set_trace(&mut self, trace: bool) {
+        self.options.trace = trace;
+        self.executor.set_trace(trace);
+    }
+
     /// When each step of the last run started and ended by the clock; empty unless `options.trace`.
     pub fn trace(&self) -> Vec<TraceRow> {
         measured_rows(&self.plan, &self.executor.spans())

@@ -137,7 +137,28 @@ fn bench_ends_with_one_json_object() {
         assert!(object[key].is_number(), "{key}: {object}");
     }
     assert_eq!(npy::read(&tool.path("out/y.npy")).unwrap().shape(), [2, 4]);
+    assert!(object["profile"].is_null());
     assert!(tool.ok(&["bench", "small.graph", "--runs", "1"]).stdout.contains("median"));
+}
+
+#[test]
+fn bench_says_where_the_time_goes() {
+    let tool = Tool::with_plan();
+    let args = ["bench", "small.plan", "--runs", "3", "--profile", "--trace", "t.json"];
+    let text = tool.ok(&args).stdout;
+    assert!(text.contains("GFLOP/s") && text.contains("all steps") && text.contains("median"), "{text}");
+    let trace: Value = serde_json::from_str(&tool.read("t.json")).unwrap();
+    assert!(!trace["traceEvents"].as_array().unwrap().is_empty());
+    let profile = &json(&ok(tool.command(&args).arg("--json")).stdout)["profile"];
+    let steps = profile["steps"].as_array().unwrap();
+    let sum = |key: &str| steps.iter().map(|s| s[key].as_f64().unwrap()).sum::<f64>();
+    for key in ["time_us", "flops", "bytes", "predicted_us"] {
+        let total = profile["total"][key].as_f64().unwrap();
+        assert!(sum(key) > 0.0 && (sum(key) - total).abs() <= 1e-9 * total, "{key}: {profile}");
+    }
+    let gemm = steps.iter().find(|s| s["kernel"] == "gemm").unwrap();
+    // Eight rows, as the random inputs have: [8, 8] x [8, 4].
+    assert_eq!(gemm["flops"], 512.0);
 }
 
 #[test]
