@@ -1,6 +1,6 @@
 //! The capability table of the CPU: which kernels it has for which types, and how it packs weights.
 
-use crate::layout::{Layout, pack_conv_a, pack_gemm_b};
+use crate::layout::{Layout, pack_conv_a, pack_conv_b, pack_depthwise, pack_gemm_b};
 use partita_plan::{ElementType, Kernel};
 
 /// Libraries that compute in f32 and accept f16 and bf16 by conversion.
@@ -34,12 +34,22 @@ pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]
             all().all(|&d| fits_tile(d) && !d.is_float()) && matches!(mode, "sum" | "max" | "min" | "prod")
         }
         // Operands of an epilogue may be of any type that tile programs hold.
+        name if FLOAT_KERNELS.contains(&name) && !has_layout(kernel) => false,
         name if FLOAT_KERNELS.contains(&name) => {
             let own = own_operands(kernel).min(inputs.len());
             let (own, extra) = inputs.split_at(own);
             own.iter().chain(outputs).all(|&d| is_float(d)) && extra.iter().all(|&d| fits_tile(d))
         }
         name => MOVEMENT.contains(&name),
+    }
+}
+
+/// Whether the kernel has the layout it is asked for, if any.
+fn has_layout(kernel: &Kernel) -> bool {
+    match kernel.string("layout") {
+        None | Some("nchw" | "nhwc") => true,
+        Some("nchw_nhwc") => kernel.library == "conv",
+        Some(_) => false,
     }
 }
 
@@ -90,11 +100,32 @@ fn pack_conv(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String
         return None;
     }
     let (rows, depth) = (channels / groups, rest.iter().product());
+    let layout = kernel.string("layout").unwrap_or("nchw");
+    if layout != "nchw" {
+        return Some(pack_channels_last(layout, values, groups, rows, rest));
+    }
     // Depthwise kernels read the plain layout.
     if rows == 1 && rest[0] == 1 && rest.len() <= 3 {
         return None;
     }
     Some((Layout::ConvA { groups, rows, depth }.to_string(), pack_conv_a(values, groups, rows, depth)))
+}
+
+/// For results with their channels last; `rest` holds input channels and kernel sizes.
+fn pack_channels_last(
+    layout: &str,
+    values: &[f32],
+    groups: usize,
+    columns: usize,
+    rest: &[usize],
+) -> (String, Vec<u8>) {
+    let (inputs, taps) = (rest[0], rest[1..].iter().product());
+    if layout == "nhwc" && inputs == 1 && columns == 1 {
+        let packed = pack_depthwise(values, taps, groups);
+        return (Layout::Depthwise { taps, channels: groups }.to_string(), packed);
+    }
+    let packed = pack_conv_b(values, groups, columns, inputs, taps);
+    (Layout::ConvB { groups, depth: inputs * taps, columns }.to_string(), packed)
 }
 
 #[cfg(test)]
