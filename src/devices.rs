@@ -9,13 +9,20 @@ use partita_runtime::{DriverFactory, Drivers};
 use std::path::Path;
 use std::sync::Arc;
 
-const CPU: Target = Target { driver: "cpu", supports: partita_cpu::supports, pack: partita_cpu::pack };
+const CPU: Target =
+    Target { driver: "cpu", supports: partita_cpu::supports, pack: partita_cpu::pack, channels_last: true };
 
 /// Simulated devices compute on the CPU, but nobody would ship the reference evaluation to one.
-const SIM: Target = Target { driver: "sim", supports: sim_supports, pack: partita_cpu::pack };
+const SIM: Target =
+    Target { driver: "sim", supports: sim_supports, pack: partita_cpu::pack, channels_last: true };
 
 #[cfg(feature = "wgpu")]
-const WGPU: Target = Target { driver: "wgpu", supports: partita_wgpu::supports, pack: partita_wgpu::pack };
+const WGPU: Target = Target {
+    driver: "wgpu",
+    supports: partita_wgpu::supports,
+    pack: partita_wgpu::pack,
+    channels_last: false,
+};
 
 fn sim_supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]) -> bool {
     kernel.library != "reference" && partita_cpu::supports(kernel, inputs, outputs)

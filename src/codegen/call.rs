@@ -56,6 +56,8 @@ pub struct Target {
     pub driver: &'static str,
     pub supports: Supports,
     pub pack: Pack,
+    /// Whether its `conv`, `conv_transpose` and `pool` take the channels last (parameter `layout`).
+    pub channels_last: bool,
 }
 
 impl Call {

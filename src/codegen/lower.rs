@@ -318,7 +318,23 @@ fn matmul(ctx: &Ctx, node: &Node) -> Option<Own> {
 }
 
 fn spatial(ctx: &Ctx, node: &Node) -> Option<Vec<Option<i64>>> {
-    Some(ctx.graph.ty(node.inputs[0]?).shape.get(2..)?.iter().map(Dim::as_known).collect())
+    let shape = &ctx.graph.ty(node.inputs[0]?).shape;
+    let axes = if layout_of(node) == "nhwc" { 1..shape.len().checked_sub(1)? } else { 2..shape.len() };
+    Some(shape.get(axes)?.iter().map(Dim::as_known).collect())
+}
+
+/// Where data and result have their channels.
+fn layout_of(node: &Node) -> &str {
+    node.attrs.str("layout").unwrap_or("nchw")
+}
+
+/// The kernel with the parameters that every window has.
+fn windowed(library: &str, windows: &Windows, node: &Node) -> KernelBuilder {
+    let builder = windows.params(KernelBuilder::new(library));
+    match layout_of(node) {
+        "nchw" => builder,
+        layout => builder.string("layout", layout),
+    }
 }
 
 fn weight_kernel(ctx: &Ctx, node: &Node) -> Option<Vec<i64>> {
@@ -327,7 +343,7 @@ fn weight_kernel(ctx: &Ctx, node: &Node) -> Option<Vec<i64>> {
 
 fn conv(ctx: &Ctx, node: &Node) -> Option<Own> {
     let windows = Windows::new(&node.attrs, weight_kernel(ctx, node)?, &spatial(ctx, node)?)?;
-    let builder = windows.params(KernelBuilder::new("conv")).int("group", node.attrs.int_or("group", 1));
+    let builder = windowed("conv", &windows, node).int("group", node.attrs.int_or("group", 1));
     Some(Own::new(builder, node))
 }
 
@@ -340,7 +356,7 @@ fn conv_transpose(ctx: &Ctx, node: &Node) -> Option<Own> {
     let windows = Windows::new(&node.attrs, weight_kernel(ctx, node)?, &spatial(ctx, node)?)?;
     let n = windows.kernel.len();
     let extra = node.attrs.ints("output_padding").unwrap_or_else(|| vec![0; n]);
-    let builder = windows.params(KernelBuilder::new("conv_transpose")).ints("output_padding", &extra);
+    let builder = windowed("conv_transpose", &windows, node).ints("output_padding", &extra);
     Some(Own::new(builder.int("group", node.attrs.int_or("group", 1)), node))
 }
 
@@ -350,8 +366,7 @@ fn pool(ctx: &Ctx, node: &Node) -> Option<Own> {
     }
     let windows = Windows::new(&node.attrs, node.attrs.ints("kernel_shape")?, &spatial(ctx, node)?)?;
     let mode = if node.op.name == "max_pool" { "max" } else { "avg" };
-    let builder = windows
-        .params(KernelBuilder::new("pool"))
+    let builder = windowed("pool", &windows, node)
         .ints("kernel", &windows.kernel)
         .string("mode", mode)
         .int("count_include_pad", i64::from(node.attrs.flag("count_include_pad")));

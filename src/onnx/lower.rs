@@ -2,7 +2,9 @@
 
 use crate::writer::Writer;
 use partita_ir::graph::Node;
+use partita_ir::op::AttrKind;
 use partita_ir::{Attr, Diag, NodeId, Tensor};
+use partita_ops::channels_last::{Layout, to_last, to_second};
 
 type Lower = fn(&mut Writer, NodeId) -> Result<(), Diag>;
 
@@ -15,7 +17,12 @@ pub(crate) fn must_lower(node: &Node) -> bool {
     if node.op.name == "attention" && !node.attrs.flag("k_transposed") {
         return false;
     }
-    is_old_form(node) || LOWER.iter().any(|(name, _)| *name == node.op.name)
+    is_channels_last(node) || is_old_form(node) || LOWER.iter().any(|(name, _)| *name == node.op.name)
+}
+
+/// Whether data or result have their channels last, which ONNX does not know.
+fn is_channels_last(node: &Node) -> bool {
+    node.op.attr("layout").is_some_and(|a| a.kind == AttrKind::Str) && node.attrs.get("layout").is_some()
 }
 
 /// Whether only opsets older than those that are written have this form of the operator.
@@ -37,11 +44,40 @@ pub(crate) fn lower(writer: &mut Writer, id: NodeId) -> Result<(), Diag> {
         let text = format!("this form of {} is older than every opset that is written", op.name);
         return Err(Diag::new("U008", text).hint("convert the model to opset 14 or newer first"));
     }
+    if is_channels_last(writer.graph.node(id)) {
+        return channels_last(writer, id);
+    }
     match LOWER.iter().find(|(name, _)| *name == op.name) {
         Some((_, lower)) => lower(writer, id),
         None => Err(Diag::new("U008", format!("operator {} has no ONNX form", op.name))
             .hint("write the graph before it is fused for a device")),
     }
+}
+
+/// The operator in the layout ONNX knows, between two transpositions.
+fn channels_last(writer: &mut Writer, id: NodeId) -> Result<(), Diag> {
+    let node = writer.graph.node(id);
+    let layout = Layout::read(&node.attrs)?;
+    let rank = writer.graph.ty(node.outputs[0]).rank();
+    let perm = |p: Vec<usize>| [("perm", Attr::Ints(p.into_iter().map(|p| p as i64).collect()))];
+    let Some(name) = node.op.onnx.first().map(|o| o.op_type) else {
+        return Err(Diag::new("U008", format!("operator {} has no ONNX form", node.op.name)));
+    };
+    let mut operands = writer.operands(node);
+    let output = writer.name_of(node.outputs[0]);
+    if layout.input {
+        operands[0] =
+            writer.emit("Transpose", &operands[..1], &perm(to_second(rank)), &format!("{output}_nchw"));
+    }
+    let attrs: Vec<(&str, Attr)> =
+        node.attrs.iter().filter(|(n, _)| *n != "layout").map(|(n, a)| (n, a.clone())).collect();
+    if layout.output {
+        let y = writer.emit(name, &operands, &attrs, &format!("{output}_plain"));
+        writer.emit_to("Transpose", &[y], &perm(to_last(rank)), output);
+    } else {
+        writer.emit_to(name, &operands, &attrs, output);
+    }
+    Ok(())
 }
 
 /// x * sigmoid(alpha * x).

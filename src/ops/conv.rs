@@ -1,5 +1,6 @@
 //! Convolution over any number of spatial axes.
 
+use crate::channels_last::{self, LAYOUT};
 use crate::common::{
     PLAIN, attr, attr_error, between, from_f64s, indices, input, onnx, tensor, type_error, work,
 };
@@ -25,22 +26,28 @@ pub(crate) const ATTRS: &[AttrDef] = &[
     attr("strides", AttrKind::Ints),
 ];
 
+/// What `conv` has beside them.
+const CONV_ATTRS: &[AttrDef] = &[ATTRS[0], ATTRS[1], ATTRS[2], ATTRS[3], LAYOUT, ATTRS[4], ATTRS[5]];
+
 /// Convolution (cross-correlation).
 static CONV: OpDef = OpDef {
     name: "conv",
-    doc: "convolution of x [N, C, ...] with w [M, C/group, kernel...] and bias [M]",
+    doc: "convolution of x [N, C, ...] with w [M, C/group, kernel...] and bias [M]; layout says where x and y have their channels",
     onnx: &[onnx("Conv", 1)],
     inputs: between(2, 3),
     outputs: between(1, 1),
-    attrs: ATTRS,
+    attrs: CONV_ATTRS,
     traits: PLAIN,
-    infer: infer_conv,
+    infer: |c| channels_last::infer(c, infer_conv),
     content: None,
-    eval: eval_conv,
+    eval: |c| channels_last::eval(c, eval_conv),
     scalar: None,
     data: None,
     work: work_conv,
-    sample: sample_conv,
+    sample: |rng| {
+        let sample = sample_conv(rng);
+        channels_last::sample(rng, sample, &["nhwc", "nchw_nhwc"])
+    },
 };
 
 /// Number of groups.

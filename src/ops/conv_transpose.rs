@@ -1,5 +1,6 @@
 //! Transposed convolution: the adjoint of a convolution with the same window.
 
+use crate::channels_last::{self, LAYOUT};
 use crate::common::{PLAIN, attr, attr_error, between, exactly, from_f64s, indices, onnx, tensor, work};
 use crate::conv::{check_bias, group_of, kernel_of, operands, sample_window};
 use crate::eval::{optional, result, same_dim};
@@ -17,7 +18,7 @@ pub(crate) const ROWS: &[&OpDef] = &[&CONV_TRANSPOSE];
 /// Transposed convolution.
 static CONV_TRANSPOSE: OpDef = OpDef {
     name: "conv_transpose",
-    doc: "transposed convolution of x [N, C, ...] with w [C, M/group, kernel...] and bias [M]",
+    doc: "transposed convolution of x [N, C, ...] with w [C, M/group, kernel...] and bias [M]; layout says where x and y have their channels",
     onnx: &[onnx("ConvTranspose", 1)],
     inputs: between(2, 3),
     outputs: exactly(1),
@@ -26,19 +27,23 @@ static CONV_TRANSPOSE: OpDef = OpDef {
         attr("dilations", AttrKind::Ints),
         attr("group", AttrKind::Int),
         attr("kernel_shape", AttrKind::Ints),
+        LAYOUT,
         attr("output_padding", AttrKind::Ints),
         attr("output_shape", AttrKind::Ints),
         attr("pads", AttrKind::Ints),
         attr("strides", AttrKind::Ints),
     ],
     traits: PLAIN,
-    infer: infer_conv_transpose,
+    infer: |c| channels_last::infer(c, infer_conv_transpose),
     content: None,
-    eval: eval_conv_transpose,
+    eval: |c| channels_last::eval(c, eval_conv_transpose),
     scalar: None,
     data: None,
     work: work_conv_transpose,
-    sample: sample_conv_transpose,
+    sample: |rng| {
+        let sample = sample_conv_transpose(rng);
+        channels_last::sample(rng, sample, &["nhwc"])
+    },
 };
 
 /// The window with what only the transposed form has.

@@ -60,7 +60,7 @@ fn infer_transpose(ctx: &InferCtx) -> Result<Vec<Type>, Diag> {
 }
 
 /// The elements of `x`, seen as `from`, with its axes permuted, as a tensor of shape `to`.
-fn permuted(x: &Tensor, from: &[usize], perm: &[usize], to: &[usize]) -> Result<Tensor, Diag> {
+pub(crate) fn permuted(x: &Tensor, from: &[usize], perm: &[usize], to: &[usize]) -> Result<Tensor, Diag> {
     let strides = signed_strides(from);
     let shape: Vec<usize> = perm.iter().map(|&p| from[p]).collect();
     let strides: Vec<i64> = perm.iter().map(|&p| strides[p]).collect();

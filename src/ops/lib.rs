@@ -19,6 +19,7 @@ mod boxes;
 mod cast;
 mod causal_conv;
 mod channel_norm;
+pub mod channels_last;
 pub mod common;
 pub mod content;
 mod contrib_common;

@@ -1,5 +1,6 @@
 //! Poolings over sliding windows: maximum, average, p-norm.
 
+use crate::channels_last::{self, LAYOUT};
 use crate::common::{
     PLAIN, attr, attr_error, between, from_f64s, from_i64s, indices, input, onnx, required, tensor,
     type_error, work,
@@ -37,18 +38,22 @@ static MAX_POOL: OpDef = OpDef {
         CEIL_MODE,
         DILATIONS,
         KERNEL_SHAPE,
+        LAYOUT,
         PADS,
         attr("storage_order", AttrKind::Int),
         STRIDES,
     ],
     traits: PLAIN,
-    infer: infer_max,
+    infer: |c| channels_last::infer(c, infer_max),
     content: None,
-    eval: eval_max,
+    eval: |c| channels_last::eval(c, eval_max),
     scalar: None,
     data: None,
     work: work_pool,
-    sample: sample_max,
+    sample: |rng| {
+        let sample = sample_max(rng);
+        channels_last::sample(rng, sample, &["nhwc"])
+    },
 };
 
 /// Mean.
@@ -64,17 +69,21 @@ static AVERAGE_POOL: OpDef = OpDef {
         attr("count_include_pad", AttrKind::Int),
         DILATIONS,
         KERNEL_SHAPE,
+        LAYOUT,
         PADS,
         STRIDES,
     ],
     traits: PLAIN,
-    infer: infer_float,
+    infer: |c| channels_last::infer(c, infer_float),
     content: None,
-    eval: eval_average,
+    eval: |c| channels_last::eval(c, eval_average),
     scalar: None,
     data: None,
     work: work_pool,
-    sample: sample_average,
+    sample: |rng| {
+        let sample = sample_average(rng);
+        channels_last::sample(rng, sample, &["nhwc"])
+    },
 };
 
 /// p-norm.

@@ -27,9 +27,14 @@ pub(crate) struct Facts {
 }
 
 const TARGETS: &[Target] = &[
-    Target { driver: "cpu", supports: partita_cpu::supports, pack: partita_cpu::pack },
+    Target { driver: "cpu", supports: partita_cpu::supports, pack: partita_cpu::pack, channels_last: true },
     #[cfg(feature = "wgpu")]
-    Target { driver: "wgpu", supports: partita_wgpu::supports, pack: partita_wgpu::pack },
+    Target {
+        driver: "wgpu",
+        supports: partita_wgpu::supports,
+        pack: partita_wgpu::pack,
+        channels_last: false,
+    },
 ];
 
 /// All element types.

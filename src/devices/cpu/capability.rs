@@ -1,6 +1,6 @@
 //! The capability table of the CPU: which kernels it has for which types, and how it packs weights.
 
-use crate::layout::{Layout, pack_gemm_b};
+use crate::layout::{Layout, pack_conv_b, pack_depthwise, pack_gemm_b};
 use partita_plan::{ElementType, Kernel};
 
 /// Libraries that compute in f32 and accept f16 and bf16 by conversion.
@@ -34,12 +34,22 @@ pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]
             all().all(|&d| fits_tile(d) && !d.is_float()) && matches!(mode, "sum" | "max" | "min" | "prod")
         }
         // Operands of an epilogue may be of any type that tile programs hold.
+        name if FLOAT_KERNELS.contains(&name) && !has_layout(kernel) => false,
         name if FLOAT_KERNELS.contains(&name) => {
             let own = own_operands(kernel).min(inputs.len());
             let (own, extra) = inputs.split_at(own);
             own.iter().chain(outputs).all(|&d| is_float(d)) && extra.iter().all(|&d| fits_tile(d))
         }
         name => MOVEMENT.contains(&name),
+    }
+}
+
+/// Whether the kernel has the layout it is asked for, if any.
+fn has_layout(kernel: &Kernel) -> bool {
+    match kernel.string("layout") {
+        None | Some("nchw" | "nhwc") => true,
+        Some("nchw_nhwc") => kernel.library == "conv",
+        Some(_) => false,
     }
 }
 
@@ -71,6 +81,7 @@ pub fn pack(
     }
     match kernel.library.as_str() {
         "gemm" => pack_gemm(kernel, &values, shape),
+        "conv" => pack_conv(kernel, &values, shape),
         _ => None,
     }
 }
@@ -80,6 +91,35 @@ fn pack_gemm(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String
     let transposed = kernel.int("trans_b").is_some_and(|v| v != 0);
     let (k, n) = if transposed { (columns, rows) } else { (rows, columns) };
     Some((Layout::GemmB { k, n }.to_string(), pack_gemm_b(values, k, n, transposed)))
+}
+
+fn pack_conv(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String, Vec<u8>)> {
+    let groups = usize::try_from(kernel.int("group").unwrap_or(1)).ok()?;
+    let (&channels, rest) = shape.split_first()?;
+    if groups == 0 || !channels.is_multiple_of(groups) || rest.len() < 2 {
+        return None;
+    }
+    match kernel.string("layout") {
+        None | Some("nchw") => None,
+        Some(layout) => Some(pack_channels_last(layout, values, groups, channels / groups, rest)),
+    }
+}
+
+/// For results with their channels last; `rest` holds input channels and kernel sizes.
+fn pack_channels_last(
+    layout: &str,
+    values: &[f32],
+    groups: usize,
+    columns: usize,
+    rest: &[usize],
+) -> (String, Vec<u8>) {
+    let (inputs, taps) = (rest[0], rest[1..].iter().product());
+    if layout == "nhwc" && inputs == 1 && columns == 1 {
+        let packed = pack_depthwise(values, taps, groups);
+        return (Layout::Depthwise { taps, channels: groups }.to_string(), packed);
+    }
+    let packed = pack_conv_b(values, groups, columns, inputs, taps);
+    (Layout::ConvB { groups, depth: inputs * taps, columns }.to_string(), packed)
 }
 
 #[cfg(test)]

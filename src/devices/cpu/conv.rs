@@ -10,7 +10,7 @@ use crate::layout::{MR, NR};
 use crate::pack::{View, pack_b};
 use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, aligned, parts_for};
 use crate::team::share;
-use crate::window::Window;
+use crate::window::{Channels, Window};
 use partita_plan::ElementType;
 use partita_runtime::error::RuntimeError;
 
@@ -197,6 +197,9 @@ fn split(sizes: &Sizes, members: usize) -> (usize, usize) {
 
 /// Prepares a `conv` step.
 pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
+    if Channels::of(call)? != Channels::First {
+        return crate::nhwc_plain::conv(call);
+    }
     let sizes = sizes(call)?;
     let (x, w, y) = (call.input(0)?, call.input(1)?, call.output(0)?);
     if y.len() == 0 {

@@ -10,7 +10,7 @@ use crate::micro::Post;
 use crate::pack::{View, pack_b, packed_b};
 use crate::prepared::{Call, Cx, Prepared, Scratch, aligned, parts_for};
 use crate::team::share;
-use crate::window::Window;
+use crate::window::{Channels, Window};
 use partita_plan::ElementType;
 use partita_runtime::error::RuntimeError;
 
@@ -158,6 +158,9 @@ impl Prepared for ConvTranspose {
 
 /// Prepares a `conv_transpose` step.
 pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
+    if Channels::of(call)? != Channels::First {
+        return crate::nhwc_plain::conv_transpose(call);
+    }
     let (x, w, y) = (call.input(0)?, call.input(1)?, call.output(0)?);
     let dense = [x, w, y].iter().all(|o| o.dtype == ElementType::F32 && o.layout.is_none());
     call.ensure(dense, "transposed convolutions take f32, row-major operands")?;

@@ -301,6 +301,7 @@ fn shapes(call: &Call<'_>, a: &Operand, b: &Operand, out: &Operand) -> Result<Sh
     let (m, k) = last(a, call.flag("trans_a"));
     let (b_k, n) = match b.layout {
         Some(Layout::GemmB { k, n }) => (k, n),
+        Some(_) => return Err(call.bad("the weight is packed for another kernel")),
         None => last(b, call.flag("trans_b")),
     };
     call.ensure(a.layout.is_none() && out.layout.is_none(), "only B may be packed")?;

@@ -3,6 +3,10 @@
 //!
 //! `gemm-b:<K>x<N>`: column panels of `NR` columns, each K rows of `NR` floats; the last panel is padded
 //! with zeros.
+//!
+//! For convolutions whose result has its channels last: `conv-b:<G>x<K>x<N>` is, per group, `gemm-b` with one column
+//! per output channel; K runs over the kernel window (row-major) and inside it over the input channels of the group.
+//! `depthwise:<T>x<C>`, one input and one output channel per group: T taps (row-major) of C floats, nothing padded.
 
 use std::fmt;
 
@@ -18,12 +22,18 @@ const MAX_FLOATS: usize = 1 << 40;
 pub enum Layout {
     /// Weight of a `gemm`, K x N.
     GemmB { k: usize, n: usize },
+    /// Weight of a `conv` with channels last: groups, depth, output channels per group.
+    ConvB { groups: usize, depth: usize, columns: usize },
+    /// Weight of a depthwise `conv` with channels last: kernel elements, channels.
+    Depthwise { taps: usize, channels: usize },
 }
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::GemmB { k, n } => write!(f, "gemm-b:{k}x{n}"),
+            Self::ConvB { groups, depth, columns } => write!(f, "conv-b:{groups}x{depth}x{columns}"),
+            Self::Depthwise { taps, channels } => write!(f, "depthwise:{taps}x{channels}"),
         }
     }
 }
@@ -35,6 +45,8 @@ impl Layout {
         let sizes: Vec<usize> = sizes.splitn(4, 'x').map(|s| s.parse().ok()).collect::<Option<_>>()?;
         let layout = match (name, sizes.as_slice()) {
             ("gemm-b", &[k, n]) => Self::GemmB { k, n },
+            ("conv-b", &[groups, depth, columns]) => Self::ConvB { groups, depth, columns },
+            ("depthwise", &[taps, channels]) => Self::Depthwise { taps, channels },
             _ => return None,
         };
         layout.floats().map(|_| layout)
@@ -44,6 +56,10 @@ impl Layout {
     pub fn floats(&self) -> Option<usize> {
         let product = match *self {
             Self::GemmB { k, n } => n.checked_next_multiple_of(NR)?.checked_mul(k)?,
+            Self::ConvB { groups, depth, columns } => {
+                columns.checked_next_multiple_of(NR)?.checked_mul(depth)?.checked_mul(groups)?
+            }
+            Self::Depthwise { taps, channels } => taps.checked_mul(channels)?,
         };
         (product <= MAX_FLOATS).then_some(product)
     }
@@ -69,13 +85,42 @@ pub fn pack_gemm_b(b: &[f32], k: usize, n: usize, transposed: bool) -> Vec<u8> {
     out
 }
 
+/// Packs convolution weights (`groups * columns` x `inputs` x `taps`, row-major) into `conv-b`.
+pub fn pack_conv_b(w: &[f32], groups: usize, columns: usize, inputs: usize, taps: usize) -> Vec<u8> {
+    let depth = inputs * taps;
+    let mut out = Vec::with_capacity(groups * columns.next_multiple_of(NR) * depth * size_of::<f32>());
+    for group in 0..groups {
+        for panel in (0..columns).step_by(NR) {
+            for row in 0..depth {
+                let (tap, input) = (row / inputs, row % inputs);
+                for column in panel..panel + NR {
+                    let at = ((group * columns + column) * inputs + input) * taps + tap;
+                    let value = if column < columns { w[at] } else { 0.0 };
+                    out.extend_from_slice(&value.to_ne_bytes());
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Packs depthwise weights (`channels` x `taps`, row-major) into `depthwise`.
+pub fn pack_depthwise(w: &[f32], taps: usize, channels: usize) -> Vec<u8> {
+    let at = |i: usize| w[i % channels * taps + i / channels];
+    (0..taps * channels).flat_map(|i| at(i).to_ne_bytes()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn strings_round_trip() {
-        for layout in [Layout::GemmB { k: 3, n: 40 }] {
+        for layout in [
+            Layout::GemmB { k: 3, n: 40 },
+            Layout::ConvB { groups: 2, depth: 27, columns: 13 },
+            Layout::Depthwise { taps: 9, channels: 24 },
+        ] {
             assert_eq!(Layout::parse(&layout.to_string()), Some(layout));
         }
     }
@@ -97,5 +142,22 @@ mod tests {
         assert_eq!([at(0), at(1), at(2), at(3), at(NR), at(NR + 2)], [1.0, 2.0, 3.0, 0.0, 4.0, 6.0]);
         let transposed = pack_gemm_b(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0], 2, 3, true);
         assert_eq!(packed, transposed);
+    }
+
+    #[test]
+    fn channels_are_innermost_in_the_depth() {
+        let floats =
+            |b: &[u8]| -> Vec<f32> { b.as_chunks::<4>().0.iter().map(|c| f32::from_ne_bytes(*c)).collect() };
+        // Two output channels of two input channels of three taps.
+        let w: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let packed = floats(&pack_conv_b(&w, 1, 2, 2, 3));
+        assert_eq!(packed.len() * 4, Layout::ConvB { groups: 1, depth: 6, columns: 2 }.bytes().unwrap());
+        let column: Vec<f32> = packed.iter().step_by(NR).copied().collect();
+        assert_eq!(column, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(packed[1], 6.0);
+        assert_eq!(
+            floats(&pack_depthwise(&w, 3, 4)),
+            [0.0, 3.0, 6.0, 9.0, 1.0, 4.0, 7.0, 10.0, 2.0, 5.0, 8.0, 11.0]
+        );
     }
 }

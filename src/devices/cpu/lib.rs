@@ -52,6 +52,8 @@ mod micro;
 #[cfg(feature = "run")]
 mod movement;
 #[cfg(feature = "run")]
+mod nhwc_plain;
+#[cfg(feature = "run")]
 mod norm;
 #[cfg(feature = "run")]
 mod pack;

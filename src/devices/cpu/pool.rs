@@ -3,10 +3,11 @@
 
 use crate::isa::{Isa, per_isa};
 use crate::micro::Post;
+use crate::nhwc_plain::Pooling;
 use crate::prepared::{Call, Cx, Prepared, parts_for};
 use crate::stencil::{Plane, Stencil, find};
 use crate::team::share;
-use crate::window::Window;
+use crate::window::{Channels, Window};
 use partita_plan::ElementType;
 use partita_runtime::error::RuntimeError;
 use std::ops::Range;
@@ -15,6 +16,28 @@ use std::slice::{from_raw_parts, from_raw_parts_mut};
 /// Elementary operations below which another thread does not pay.
 const GRAIN: usize = 30_000;
 
+/// How many elements an average divides by.
+#[derive(Clone, Copy)]
+pub(crate) struct Count {
+    pub window: Window,
+    /// Whether padding counts, and the padding at the end of each axis.
+    pub with_pads: bool,
+    pub pad_end: [usize; 3],
+}
+
+impl Count {
+    /// How many elements of window position `out` along axis `i` count.
+    pub(crate) fn along(&self, i: usize, out: usize) -> usize {
+        let w = &self.window;
+        let limit = if self.with_pads { w.pad[i] + w.input[i] + self.pad_end[i] } else { 0 };
+        let counts = |tap: usize| {
+            let at = out * w.stride[i] + tap * w.dilation[i];
+            if self.with_pads { at < limit } else { w.source(i, out, tap).is_some() }
+        };
+        (0..w.kernel[i]).filter(|&tap| counts(tap)).count()
+    }
+}
+
 struct Pool {
     isa: Isa,
     planes: usize,
@@ -22,9 +45,7 @@ struct Pool {
     max: bool,
     /// A faster way for this window.
     stencil: Option<Stencil>,
-    /// Average: whether padding counts, and the padding at the end of each axis.
-    count_pad: bool,
-    pad_end: [usize; 3],
+    count: Count,
     x: *const f32,
     y: *mut f32,
     members: usize,
@@ -80,21 +101,10 @@ impl Pool {
         }
     }
 
-    /// How many elements of window position `out` along axis `i` count.
-    fn counted(&self, i: usize, out: usize) -> usize {
-        let w = &self.window;
-        let limit = if self.count_pad { w.pad[i] + w.input[i] + self.pad_end[i] } else { 0 };
-        let counts = |tap: usize| {
-            let at = out * w.stride[i] + tap * w.dilation[i];
-            if self.count_pad { at < limit } else { w.source(i, out, tap).is_some() }
-        };
-        (0..w.kernel[i]).filter(|&tap| counts(tap)).count()
-    }
-
     fn divide(&self, d: usize, h: usize, row: &mut [f32]) {
-        let outer = self.counted(0, d) * self.counted(1, h);
+        let outer = self.count.along(0, d) * self.count.along(1, h);
         for (column, value) in row.iter_mut().enumerate() {
-            *value /= (outer * self.counted(2, column)) as f32;
+            *value /= (outer * self.count.along(2, column)) as f32;
         }
     }
 }
@@ -139,13 +149,13 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     let (x, y) = (call.input(0)?, call.output(0)?);
     let dense = [x, y].iter().all(|o| o.dtype == ElementType::F32 && o.layout.is_none());
     call.ensure(dense, "pooling takes f32, row-major operands")?;
-    call.ensure(
-        x.shape.len() >= 3 && y.shape.len() >= 2 && x.shape[..2] == y.shape[..2],
-        "batch or channels differ",
-    )?;
+    let layout = Channels::of(call)?;
+    call.ensure(layout != Channels::FirstToLast, "the layout is unknown")?;
+    let alike = x.shape.first() == y.shape.first() && layout.count_in(x) == layout.count_in(y);
+    call.ensure(x.shape.len() >= 3 && y.shape.len() == x.shape.len() && alike, "batch or channels differ")?;
     let axes = x.shape.len() - 2;
     let kernel = call.sizes("kernel", axes, 1)?;
-    let window = Window::new(call, x, &kernel, y)?;
+    let window = Window::over(call, layout.spatial_in(x), &kernel, layout.spatial_in(y))?;
     let pads = call.sizes("pads", axes * 2, 0)?;
     let mut pad_end = [0; 3];
     pad_end[3 - axes..].copy_from_slice(&pads[axes..]);
@@ -154,14 +164,22 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
         Some("avg") => false,
         _ => return Err(call.bad("parameter `mode` is neither `max` nor `avg`")),
     };
+    let count = Count { window, with_pads: call.flag("count_include_pad"), pad_end };
+    let (batch, channels) = (x.shape[0], layout.count_in(x));
+    if y.len() == 0 {
+        return Ok(Box::new(crate::reference::Nothing));
+    }
+    if layout == Channels::Last {
+        let (x, y, members) = (x.f32().cast_const(), y.f32(), call.members);
+        return Ok(Box::new(Pooling { window, max, count, batch, channels, x, y, members }));
+    }
     Ok(Box::new(Pool {
         isa: call.isa,
-        planes: x.shape[0] * x.shape[1],
+        planes: batch * channels,
         stencil: if max { find(call.isa, &window, true) } else { None },
         window,
         max,
-        count_pad: call.flag("count_include_pad"),
-        pad_end,
+        count,
         x: x.f32(),
         y: y.f32(),
         members: call.members,

@@ -15,6 +15,44 @@ pub(crate) struct Window {
     pub dilation: [usize; 3],
 }
 
+/// Where data and result have their channels: the parameter `layout`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channels {
+    /// [N, C, spatial...].
+    First,
+    /// [N, spatial..., C].
+    Last,
+    /// The data first, the result last.
+    FirstToLast,
+}
+
+impl Channels {
+    /// What the kernel says.
+    ///
+    /// # Errors
+    /// For a word that is not a layout.
+    pub(crate) fn of(call: &Call<'_>) -> Result<Self, RuntimeError> {
+        match call.kernel.string("layout").unwrap_or("nchw") {
+            "nchw" => Ok(Self::First),
+            "nhwc" => Ok(Self::Last),
+            "nchw_nhwc" => Ok(Self::FirstToLast),
+            _ => Err(call.bad("parameter `layout` is unknown")),
+        }
+    }
+
+    /// Spatial sizes of the data `x`; none when it has too few axes.
+    pub(crate) fn spatial_in(self, x: &Operand) -> &[usize] {
+        let axes = if self == Self::Last { 1..x.shape.len().saturating_sub(1) } else { 2..x.shape.len() };
+        x.shape.get(axes).unwrap_or_default()
+    }
+
+    /// Channels of the data `x`; 0 when it has too few axes.
+    pub(crate) fn count_in(self, x: &Operand) -> usize {
+        let count = if self == Self::Last { x.shape.last() } else { x.shape.get(1) };
+        count.copied().unwrap_or(0)
+    }
+}
+
 /// Largest extent of one spatial plane, so that offsets fit 32-bit lanes.
 const MAX_PLANE: usize = 1 << 30;
 
@@ -29,17 +67,31 @@ impl Window {
         kernel: &[usize],
         out: &Operand,
     ) -> Result<Self, RuntimeError> {
-        let axes = x.shape.len().wrapping_sub(2);
+        let channels = Channels::First;
+        Self::over(call, channels.spatial_in(x), kernel, channels.spatial_in(out))
+    }
+
+    /// Reads the parameters of `call` for windows of `kernel` over spatial sizes `input` with results `output`.
+    ///
+    /// # Errors
+    /// When axes or sizes do not fit.
+    pub(crate) fn over(
+        call: &Call<'_>,
+        input: &[usize],
+        kernel: &[usize],
+        output: &[usize],
+    ) -> Result<Self, RuntimeError> {
+        let axes = input.len();
         call.ensure((1..=3).contains(&axes), "windows slide over one to three axes")?;
-        call.ensure(out.shape.len() == axes + 2 && kernel.len() == axes, "operands differ in their axes")?;
+        call.ensure(output.len() == axes && kernel.len() == axes, "operands differ in their axes")?;
         let stride = call.sizes("strides", axes, 1)?;
         let dilation = call.sizes("dilations", axes, 1)?;
         let pads = call.sizes("pads", axes * 2, 0)?;
         let positive = stride.iter().chain(&dilation).chain(kernel).all(|&v| v > 0);
         call.ensure(positive, "strides, dilations and windows must be positive")?;
         let window = Self {
-            input: spread(&x.shape[2..]),
-            output: spread(&out.shape[2..]),
+            input: spread(input),
+            output: spread(output),
             kernel: spread(kernel),
             stride: spread(&stride),
             pad: spread_with(&pads[..axes], 0),

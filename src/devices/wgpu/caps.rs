@@ -37,7 +37,8 @@ const TABLE: &[Row] = &[
 /// Whether the device runs `kernel` on operands of these types (omitted operands left out) with these results.
 pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]) -> bool {
     let row = TABLE.iter().find(|(name, _)| *name == kernel.library);
-    row.is_some_and(|(_, accepts)| !outputs.is_empty() && accepts(kernel, inputs, outputs))
+    let plain = matches!(kernel.string("layout"), None | Some("nchw"));
+    row.is_some_and(|(_, accepts)| plain && !outputs.is_empty() && accepts(kernel, inputs, outputs))
 }
 
 /// Weights stay in the model's layout on this device: always `None`.

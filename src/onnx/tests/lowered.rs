@@ -43,6 +43,16 @@ fn attention_over_transposed_keys() {
 }
 
 #[test]
+fn channels_last() {
+    for layout in ["nchw", "nhwc", "nchw_nhwc"] {
+        let attrs = Attrs::new().with("layout", layout).with("pads", vec![1i64, 0, 1, 0]);
+        let x: [usize; 4] = if layout == "nhwc" { [2, 5, 4, 3] } else { [2, 3, 5, 4] };
+        assert_same("conv", attrs.clone(), &[&x, &[2, 3, 3, 2], &[2]]);
+        assert_same("max_pool", attrs.with("kernel_shape", vec![3i64, 2]), &[&x]);
+    }
+}
+
+#[test]
 fn upsample() {
     let mut attrs = Attrs::new();
     attrs.set("scales", Attr::Floats(vec![1.0, 1.0, 2.0, 2.0]));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Spec, Tensor, check_f32};
+use common::{Spec, Tensor, channels_last, check_f32, moved};
 use partita_plan::tile::{Lane, TileOp};
 use partita_plan::{TileInstr, TileProgram};
 use proptest::prelude::*;
@@ -253,11 +253,29 @@ impl Conv {
         };
         let want: Vec<f64> = sums.iter().enumerate().map(biased).collect();
         let w = if self.packed { w.into_weight() } else { w };
-        let mut inputs = vec![Some(x), Some(w), Some(bias)];
-        if self.kind > 0 {
-            inputs.push(Some(extra));
+        self.check_layouts("conv", [x, w, bias, extra], &want);
+    }
+
+    /// Runs `library` on x, w, bias and the epilogue's operand (of the result's shape) in every layout.
+    fn check_layouts(&self, library: &str, [x, w, bias, extra]: [Tensor; 4], want: &[f64]) {
+        let y_shape = extra.shape.clone();
+        for layout in ["nchw", "nhwc", "nchw_nhwc"] {
+            if layout == "nchw_nhwc" && library != "conv" {
+                continue;
+            }
+            let (last_in, last_out) = (layout == "nhwc", layout != "nchw");
+            let turn = |t: &Tensor, last: bool| {
+                if last { channels_last(t) } else { t.clone() }
+            };
+            let mut inputs = vec![Some(turn(&x, last_in)), Some(w.clone()), Some(bias.clone())];
+            if self.kind > 0 {
+                inputs.push(Some(turn(&extra, last_out)));
+            }
+            let (shape, want) =
+                if last_out { moved(&y_shape, want) } else { (y_shape.clone(), want.to_vec()) };
+            let spec = self.spec(library).string("layout", layout);
+            check_f32(&spec, &inputs, &shape, &want);
         }
-        check_f32(&self.spec("conv"), &inputs, &y_shape, &want);
     }
 
     /// The transposed convolution: `input` is the larger side here too.
@@ -289,11 +307,7 @@ impl Conv {
         let biased =
             |(i, s): (usize, &f64)| finish(self.kind, s + f64::from(bv[i / large % co]), f64::from(ev[i]));
         let want: Vec<f64> = sums.iter().enumerate().map(biased).collect();
-        let mut inputs = vec![Some(x), Some(w), Some(bias)];
-        if self.kind > 0 {
-            inputs.push(Some(extra));
-        }
-        check_f32(&self.spec("conv_transpose"), &inputs, &y_shape, &want);
+        self.check_layouts("conv_transpose", [x, w, bias, extra], &want);
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Spec, Tensor, check_f32};
+use common::{Spec, Tensor, channels_last, check_f32, moved};
 use proptest::prelude::*;
 
 fn product(shape: &[usize]) -> usize {
@@ -201,7 +201,10 @@ fn pool(
         .ints("pads", &ints(&pads))
         .ints("dilations", &[dilation as i64; 2])
         .int("count_include_pad", count.into());
-    check_f32(&spec, &[Some(x)], &[2, 3, out[0], out[1]], &want);
+    let shape = [2, 3, out[0], out[1]];
+    check_f32(&spec, &[Some(x.clone())], &shape, &want);
+    let (shape, want) = moved(&shape, &want);
+    check_f32(&spec.string("layout", "nhwc"), &[Some(channels_last(&x))], &shape, &want);
 }
 
 fn attention(

@@ -62,6 +62,20 @@ pub fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|c| f32::from_ne_bytes(c.try_into().expect("four bytes"))).collect()
 }
 
+/// Elements of [N, C, spatial...] as [N, spatial..., C], with the new shape.
+pub fn moved<T: Copy>(shape: &[usize], values: &[T]) -> (Vec<usize>, Vec<T>) {
+    let (channels, plane) = (shape[1], shape[2..].iter().product::<usize>());
+    let at = |i: usize| (i / (channels * plane) * channels + i % channels) * plane + i / channels % plane;
+    let shape = [&shape[..1], &shape[2..], &[channels]].concat();
+    (shape, (0..values.len()).map(|i| values[at(i)]).collect())
+}
+
+/// The f32 tensor with its channels last.
+pub fn channels_last(x: &Tensor) -> Tensor {
+    let (shape, values) = moved(&x.shape, &x.values());
+    Tensor::f32(&shape, &values)
+}
+
 /// A kernel under construction.
 #[derive(Clone)]
 pub struct Spec(pub Kernel);
