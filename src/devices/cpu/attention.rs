@@ -4,7 +4,7 @@
 use crate::blocks::{Block, Columns, Rows};
 use crate::broadcast::Broadcast;
 use crate::isa::{Isa, per_isa};
-use crate::layout::{MR, NR};
+use crate::layout::MR;
 use crate::math::fma;
 use crate::micro::{Post, THIN};
 use crate::pack::{View, pack_b, packed_b};
@@ -172,7 +172,7 @@ impl Attention {
             m: self.queries,
             n: self.keys,
             a: Rows::matrix(View::new(q, self.queries, self.depth, false), self.depth),
-            b: Columns { ptr: k, step: self.keys, panel: NR },
+            b: Columns::raw(k, self.keys),
             c: scores,
             ldc: self.keys,
             post: Post::NONE,
@@ -197,7 +197,7 @@ impl Attention {
             product = Block {
                 n: self.values,
                 a: Rows::matrix(View::new(scores, self.queries, self.keys, false), self.keys),
-                b: Columns { ptr: self.v.wrapping_add(v), step: self.values, panel: NR },
+                b: Columns::raw(self.v.wrapping_add(v), self.values),
                 c: self.y.wrapping_add(head * self.queries * self.values),
                 ldc: self.values,
                 ..product

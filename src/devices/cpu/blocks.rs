@@ -3,7 +3,8 @@
 
 use crate::isa::Isa;
 use crate::layout::{MR, NR};
-use crate::micro::{LINE, Micro, Post, THIN, WIDE, kernels, wide_kernels};
+use crate::micro::{self, Kernel, LINE, Micro, Post, THIN, WIDE};
+use crate::micro_bf16::{self, round_pairs};
 use crate::pack::View;
 
 /// Rows of B that are worked on at once. A panel of B is then 128 KiB: it streams through the first cache level for
@@ -68,9 +69,42 @@ impl Rows<'_> {
     }
 }
 
+/// What the elements of B are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    F32,
+    /// Pairs of bfloat16, two rows of B in one; A is rounded to the same while it is copied.
+    Bf16,
+}
+
+impl Format {
+    /// Rows of packed B for a depth of `k`.
+    fn rows(self, k: usize) -> usize {
+        match self {
+            Self::F32 => k,
+            Self::Bf16 => k.div_ceil(2),
+        }
+    }
+
+    fn kernels(self, isa: Isa) -> &'static [Kernel; MR] {
+        match self {
+            Self::F32 => micro::kernels(isa),
+            Self::Bf16 => micro_bf16::kernels(isa),
+        }
+    }
+
+    fn wide_kernels(self, isa: Isa) -> Option<&'static [Kernel; THIN]> {
+        match self {
+            Self::F32 => micro::wide_kernels(isa),
+            Self::Bf16 => micro_bf16::wide_kernels(isa),
+        }
+    }
+}
+
 /// B: panels of `NR` neighbouring columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
+    pub format: Format,
     pub ptr: *const f32,
     /// Distance of two rows and of two panels.
     pub step: usize,
@@ -85,7 +119,17 @@ unsafe impl Sync for Columns {}
 impl Columns {
     /// Packed panels of depth `k`.
     pub(crate) fn packed(ptr: *const f32, k: usize) -> Self {
-        Self { ptr, step: NR, panel: NR * k }
+        Self::in_format(Format::F32, ptr, k)
+    }
+
+    /// Packed panels of depth `k` with elements of `format`.
+    pub(crate) fn in_format(format: Format, ptr: *const f32, k: usize) -> Self {
+        Self { format, ptr, step: NR, panel: NR * format.rows(k) }
+    }
+
+    /// Rows of neighbouring columns in memory, `step` apart.
+    pub(crate) fn raw(ptr: *const f32, step: usize) -> Self {
+        Self { format: Format::F32, ptr, step, panel: NR }
     }
 
     /// The same from column `column` on, a multiple of `NR`.
@@ -115,30 +159,40 @@ pub(crate) struct Block<'a> {
 /// Floats of a copy of A that a block of `m` rows wants: nothing for most.
 ///
 /// Rows whose distance is a multiple of a page fall on the same lines of the cache; they are copied closer together,
-/// unless there are too few columns to make up for it.
-pub(crate) fn copy_floats(a: &Rows<'_>, m: usize, n: usize) -> usize {
+/// unless there are too few columns to make up for it. For bfloat16 the copy is where A is rounded.
+pub(crate) fn copy_floats(a: &Rows<'_>, format: Format, m: usize, n: usize) -> usize {
+    let m = m.min(ROWS);
+    if format == Format::Bf16 {
+        return m * (format.rows(a.k()) + LINE);
+    }
     let collides = a.row.is_multiple_of(COLLISION) && a.row > 0 && a.step == 1 && a.taps.len() == 1;
-    if collides && n >= 4 * NR && m > 1 { m.min(ROWS) * (a.depth.min(DEPTH) + LINE) } else { 0 }
+    if collides && n >= 4 * NR && m > 1 { m * (a.depth.min(DEPTH) + LINE) } else { 0 }
 }
 
 impl Block<'_> {
     /// Computes the block.
     ///
     /// # Safety
-    /// A has `m` rows and B `n` columns of the depth of A; C and the operands of `post` have the block's extent.
+    /// A has `m` rows and B `n` columns of the depth of A; C and the operands of `post` have the block's extent; the
+    /// copy has what `copy_floats` says, or is null where that is nothing.
     pub(crate) unsafe fn run(&self) {
-        if self.m <= MR && self.copy.is_null() {
-            // SAFETY: the caller's contract.
-            return unsafe { self.stream() };
-        }
-        let (k, mut done) = (self.a.k(), 0);
-        loop {
-            let (part, end) = self.a.part(done);
-            // SAFETY: a part of the caller's depth; the copy has room for it.
-            unsafe { self.slab(&self.closer(part), done, end >= k) };
-            done = end;
-            if done >= k {
-                return;
+        // SAFETY: the caller's contract; parts of the depth keep to it.
+        unsafe {
+            if self.b.format == Format::Bf16 {
+                let a = self.rounded();
+                return if self.m <= MR { self.stream(&a) } else { self.slab(&a, 0, true) };
+            }
+            if self.m <= MR && self.copy.is_null() {
+                return self.stream(&self.a);
+            }
+            let (k, mut done) = (self.a.k(), 0);
+            loop {
+                let (part, end) = self.a.part(done);
+                self.slab(&self.closer(part), done, end >= k);
+                done = end;
+                if done >= k {
+                    return;
+                }
             }
         }
     }
@@ -165,15 +219,47 @@ impl Block<'_> {
     }
 
     /// One tile of rows: B is read once, over its whole depth.
-    unsafe fn stream(&self) {
-        let kernel = kernels(self.isa)[self.m - 1];
-        let wide = wide_kernels(self.isa).filter(|_| self.m <= THIN).map(|wide| wide[self.m - 1]);
+    unsafe fn stream(&self, a: &Rows<'_>) {
+        let kernel = self.b.format.kernels(self.isa)[self.m - 1];
+        let wide = self.b.format.wide_kernels(self.isa).filter(|_| self.m <= THIN);
+        let wide = wide.map(|wide| wide[self.m - 1]);
         let mut column = 0;
         while column < self.n {
             let wide = wide.filter(|_| column + WIDE * NR <= self.n);
             // SAFETY: the tile, or the tiles of whole panels, lie in the block.
-            unsafe { wide.unwrap_or(kernel)(&self.micro(&self.a, 0, column)) };
+            unsafe { wide.unwrap_or(kernel)(&self.micro(a, 0, column)) };
             column += if wide.is_some() { WIDE * NR } else { NR };
+        }
+    }
+
+    /// The block's rows of A, rounded to pairs of bfloat16: all segments of a row behind each other.
+    unsafe fn rounded(&self) -> Rows<'static> {
+        let (a, depth) = (&self.a, self.b.format.rows(self.a.k()));
+        let row = depth + LINE;
+        for r in 0..self.m {
+            // SAFETY: A has the rows, and the copy was sized for them.
+            unsafe { self.round_row(a.ptr.wrapping_add(r * a.row), self.copy.add(r * row)) };
+        }
+        Rows { ptr: self.copy, row, step: 1, taps: ONE, depth }
+    }
+
+    unsafe fn round_row(&self, from: *const f32, to: *mut f32) {
+        let a = &self.a;
+        // SAFETY: the caller's contract; a pair never crosses segments of even length that lie side by side.
+        unsafe {
+            if a.step == 1 && (a.depth.is_multiple_of(2) || a.taps.len() == 1) {
+                for (n, tap) in a.taps.iter().enumerate() {
+                    round_pairs(self.isa, from.wrapping_add(*tap), a.depth, to.add(n * a.depth / 2));
+                }
+                return;
+            }
+            let at = |i: usize| match i < a.k() {
+                true => *from.wrapping_add(a.taps[i / a.depth] + i % a.depth * a.step),
+                false => 0.0,
+            };
+            for i in 0..a.k().div_ceil(2) {
+                *to.add(i) = micro_bf16::pair(at(2 * i), at(2 * i + 1));
+            }
         }
     }
 
@@ -193,7 +279,7 @@ impl Block<'_> {
 
     /// All tiles over one part of the depth, which begins at row `from` of B.
     unsafe fn slab(&self, a: &Rows<'_>, from: usize, last: bool) {
-        let (kernels, tiles) = (kernels(self.isa), self.m.div_ceil(MR));
+        let (kernels, tiles) = (self.b.format.kernels(self.isa), self.m.div_ceil(MR));
         for column in (0..self.n).step_by(NR) {
             let first = self.micro(a, from, column);
             let next = self.b.at(from, column + NR);

@@ -1,6 +1,6 @@
 //! The capability table of the CPU: which kernels it has for which types, and how it packs weights.
 
-use crate::layout::{Layout, pack_conv_b, pack_depthwise, pack_gemm_b};
+use crate::layout::{Layout, pack_conv_b, pack_depthwise, pack_gemm_b, round_gemm_b};
 use partita_plan::{ElementType, Kernel};
 
 /// Libraries that compute in f32 and accept f16 and bf16 by conversion.
@@ -90,7 +90,11 @@ fn pack_gemm(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String
     let &[rows, columns] = shape else { return None };
     let transposed = kernel.int("trans_b").is_some_and(|v| v != 0);
     let (k, n) = if transposed { (columns, rows) } else { (rows, columns) };
-    Some((Layout::GemmB { k, n }.to_string(), pack_gemm_b(values, k, n, transposed)))
+    let panels = pack_gemm_b(values, k, n, transposed);
+    if kernel.string("precision") == Some("bf16") {
+        return Some((Layout::GemmBHalf { k, n }.to_string(), round_gemm_b(&panels, k)));
+    }
+    Some((Layout::GemmB { k, n }.to_string(), panels))
 }
 
 fn pack_conv(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String, Vec<u8>)> {

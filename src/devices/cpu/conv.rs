@@ -1,7 +1,7 @@
 //! Convolution as a matrix product: weights times windows packed panel by panel.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::{COLUMNS, Columns, Rows, copy_floats};
+use crate::blocks::{COLUMNS, Columns, Format, Rows, copy_floats};
 use crate::epilogue::{Epilogue, Matrix};
 use crate::gemm::{Target, area};
 use crate::im2col::Panel;
@@ -161,7 +161,7 @@ impl Conv {
 impl Prepared for Conv {
     fn scratch(&self) -> Scratch {
         let windows = aligned(self.columns * self.sizes.depth() * 4);
-        let copy = copy_floats(&self.weights(0), self.sizes.outputs, self.columns);
+        let copy = copy_floats(&self.weights(0), Format::F32, self.sizes.outputs, self.columns);
         Scratch { shared: 0, local: windows + aligned(copy * 4) + aligned(self.epilogue.scratch_bytes()) }
     }
 

@@ -1,7 +1,7 @@
 //! Matrix product with epilogue: one product split over the team, or many small ones side by side.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::{Block, COLUMNS, Columns, ROWS, Rows, copy_floats};
+use crate::blocks::{Block, COLUMNS, Columns, Format, ROWS, Rows, copy_floats};
 use crate::epilogue::{Epilogue, Matrix};
 use crate::isa::Isa;
 use crate::layout::{Layout, MR, NR};
@@ -19,7 +19,7 @@ const GRAIN: usize = 200_000;
 #[derive(Clone, Copy)]
 pub(crate) enum Source {
     /// Packed when the plan was compiled.
-    Packed(*const f32),
+    Packed(*const f32, Format),
     /// A matrix in memory.
     Raw(View),
 }
@@ -50,9 +50,9 @@ impl Product {
     /// B as the kernels read it, unless it must be packed first.
     fn columns(&self) -> Option<Columns> {
         match self.b {
-            Source::Packed(ptr) => Some(Columns::packed(ptr, self.k)),
+            Source::Packed(ptr, format) => Some(Columns::in_format(format, ptr, self.k)),
             Source::Raw(view) if view.column == 1 && self.m <= RAW_ROWS => {
-                Some(Columns { ptr: view.ptr, step: view.row, panel: NR })
+                Some(Columns::raw(view.ptr, view.row))
             }
             Source::Raw(_) => None,
         }
@@ -60,7 +60,8 @@ impl Product {
 
     /// Most floats that a copy of rows of A takes.
     fn copy_floats(&self) -> usize {
-        copy_floats(&Rows::matrix(self.a, self.k), self.m, self.n)
+        let format = self.columns().map_or(Format::F32, |b| b.format);
+        copy_floats(&Rows::matrix(self.a, self.k), format, self.m, self.n)
     }
 
     /// Floats of packed B that the product needs scratch for.
@@ -82,17 +83,9 @@ impl Product {
     ) {
         let a = Rows::matrix(self.a, self.k);
         // SAFETY: the caller's contract.
-        unsafe {
-            area(
-                self.isa,
-                &a,
-                &b,
-                &Target { c: self.c, ldc: self.n, row: self.row },
-                epilogue,
-                (rows, columns),
-                scratch,
-            )
-        };
+        let to = Target { c: self.c, ldc: self.n, row: self.row };
+        // SAFETY: the caller's contract.
+        unsafe { area(self.isa, &a, &b, &to, epilogue, (rows, columns), scratch) };
     }
 }
 
@@ -107,6 +100,9 @@ pub(crate) struct Target {
 /// Floats of C between two runs of an epilogue that is a program: they should still be in cache.
 const TILE_FLOATS: usize = 16_384;
 
+/// Elements of A in a block that is rounded to bfloat16: 384 KiB of them, less than half of a second cache level.
+const HALF_FLOATS: usize = 196_608;
+
 /// Computes rows `rows` and columns `columns` (starting at a panel) of the product of `a` and `b`, block by block.
 ///
 /// # Safety
@@ -120,12 +116,13 @@ pub(crate) unsafe fn area(
     (rows, columns): (Range<usize>, Range<usize>),
     scratch: *mut u8,
 ) {
-    let copy_floats = copy_floats(a, rows.len(), columns.len());
+    let copy_floats = copy_floats(a, b.format, rows.len(), columns.len());
     let (copy, scratch) = match copy_floats {
         0 => (std::ptr::null_mut(), scratch),
         floats => (scratch.cast(), scratch.wrapping_add(aligned(floats * 4))),
     };
-    let height = rows.len().div_ceil(rows.len().div_ceil(ROWS).max(1)).max(1);
+    let most = if b.format == Format::F32 { ROWS } else { (HALF_FLOATS / a.k().max(1)).clamp(MR, ROWS) };
+    let height = rows.len().div_ceil(rows.len().div_ceil(most).max(1)).max(1);
     for row in rows.clone().step_by(height) {
         let m = (rows.end - row).min(height);
         let width =
@@ -253,7 +250,7 @@ impl Batched {
                     Columns::packed(own, p.k)
                 }
                 (Some(columns), _) => columns,
-                (None, Source::Packed(ptr)) => Columns::packed(ptr, p.k),
+                (None, Source::Packed(ptr, format)) => Columns::in_format(format, ptr, p.k),
             };
             p.area(&self.epilogue, rows, 0..p.n, b, rest);
         }
@@ -300,7 +297,7 @@ fn shapes(call: &Call<'_>, a: &Operand, b: &Operand, out: &Operand) -> Result<Sh
     let packed = b.layout.is_some();
     let (m, k) = last(a, call.flag("trans_a"));
     let (b_k, n) = match b.layout {
-        Some(Layout::GemmB { k, n }) => (k, n),
+        Some(Layout::GemmB { k, n } | Layout::GemmBHalf { k, n }) => (k, n),
         Some(_) => return Err(call.bad("the weight is packed for another kernel")),
         None => last(b, call.flag("trans_b")),
     };
@@ -343,7 +340,11 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     let matrix = Matrix { columns: n, rows: m };
     let epilogue = Epilogue::new(call, n_own, matrix, None)?;
     let b_view = View::new(b.f32(), k, n, call.flag("trans_b"));
-    let source = if b.layout.is_some() { Source::Packed(b.f32()) } else { Source::Raw(b_view) };
+    let source = match b.layout {
+        None => Source::Raw(b_view),
+        Some(Layout::GemmBHalf { .. }) => Source::Packed(b.f32(), Format::Bf16),
+        Some(_) => Source::Packed(b.f32(), Format::F32),
+    };
     let product = Product {
         isa: call.isa,
         m,

@@ -2,7 +2,8 @@
 //! every machine.
 //!
 //! `gemm-b:<K>x<N>`: column panels of `NR` columns, each K rows of `NR` floats; the last panel is padded
-//! with zeros.
+//! with zeros. `gemm-b-bf16:<K>x<N>`: the same rounded to bfloat16, rows 2i and 2i + 1 as the low and high halves of 32
+//! bits; an odd last row is paired with zero.
 //!
 //! For convolutions whose result has its channels last: `conv-b:<G>x<K>x<N>` is, per group, `gemm-b` with one column
 //! per output channel; K runs over the kernel window (row-major) and inside it over the input channels of the group.
@@ -22,6 +23,8 @@ const MAX_FLOATS: usize = 1 << 40;
 pub enum Layout {
     /// Weight of a `gemm`, K x N.
     GemmB { k: usize, n: usize },
+    /// The same rounded to bfloat16.
+    GemmBHalf { k: usize, n: usize },
     /// Weight of a `conv` with channels last: groups, depth, output channels per group.
     ConvB { groups: usize, depth: usize, columns: usize },
     /// Weight of a depthwise `conv` with channels last: kernel elements, channels.
@@ -32,6 +35,7 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::GemmB { k, n } => write!(f, "gemm-b:{k}x{n}"),
+            Self::GemmBHalf { k, n } => write!(f, "gemm-b-bf16:{k}x{n}"),
             Self::ConvB { groups, depth, columns } => write!(f, "conv-b:{groups}x{depth}x{columns}"),
             Self::Depthwise { taps, channels } => write!(f, "depthwise:{taps}x{channels}"),
         }
@@ -45,6 +49,7 @@ impl Layout {
         let sizes: Vec<usize> = sizes.splitn(4, 'x').map(|s| s.parse().ok()).collect::<Option<_>>()?;
         let layout = match (name, sizes.as_slice()) {
             ("gemm-b", &[k, n]) => Self::GemmB { k, n },
+            ("gemm-b-bf16", &[k, n]) => Self::GemmBHalf { k, n },
             ("conv-b", &[groups, depth, columns]) => Self::ConvB { groups, depth, columns },
             ("depthwise", &[taps, channels]) => Self::Depthwise { taps, channels },
             _ => return None,
@@ -56,6 +61,7 @@ impl Layout {
     pub fn floats(&self) -> Option<usize> {
         let product = match *self {
             Self::GemmB { k, n } => n.checked_next_multiple_of(NR)?.checked_mul(k)?,
+            Self::GemmBHalf { k, n } => n.checked_next_multiple_of(NR)?.checked_mul(k.div_ceil(2))?,
             Self::ConvB { groups, depth, columns } => {
                 columns.checked_next_multiple_of(NR)?.checked_mul(depth)?.checked_mul(groups)?
             }
@@ -79,6 +85,25 @@ pub fn pack_gemm_b(b: &[f32], k: usize, n: usize, transposed: bool) -> Vec<u8> {
             for column in panel..panel + NR {
                 let value = if column < n { b[row * row_stride + column * column_stride] } else { 0.0 };
                 out.extend_from_slice(&value.to_ne_bytes());
+            }
+        }
+    }
+    out
+}
+
+/// Rounds panels with `k` rows, as `pack_gemm_b` makes them, to `gemm-b-bf16`.
+pub fn round_gemm_b(panels: &[u8], k: usize) -> Vec<u8> {
+    let (floats, _) = panels.as_chunks::<4>();
+    let half = |row: usize, at: usize| match row < k {
+        true => half::bf16::from_f32(f32::from_ne_bytes(floats[at])).to_bits(),
+        false => 0,
+    };
+    let mut out = Vec::with_capacity(panels.len() / 2);
+    for panel in (0..floats.len()).step_by((k * NR).max(1)) {
+        for row in (0..k).step_by(2) {
+            for at in panel + row * NR..panel + (row + 1) * NR {
+                out.extend_from_slice(&half(row, at).to_ne_bytes());
+                out.extend_from_slice(&half(row + 1, at + NR).to_ne_bytes());
             }
         }
     }

@@ -50,6 +50,8 @@ mod memory;
 #[cfg(feature = "run")]
 mod micro;
 #[cfg(feature = "run")]
+mod micro_bf16;
+#[cfg(feature = "run")]
 mod movement;
 #[cfg(feature = "run")]
 mod nhwc_plain;

@@ -82,7 +82,7 @@ pub(crate) struct Micro<'a> {
     pub post: Post,
 }
 
-type Kernel = unsafe fn(&Micro<'_>);
+pub(crate) type Kernel = unsafe fn(&Micro<'_>);
 
 macro_rules! table {
     ($f:ident) => {
@@ -92,6 +92,7 @@ macro_rules! table {
         ]
     };
 }
+pub(crate) use table;
 
 static PORTABLE: [Kernel; MR] = table!(portable);
 #[cfg(target_arch = "x86_64")]
@@ -124,7 +125,7 @@ pub(crate) fn wide_kernels(isa: Isa) -> Option<&'static [Kernel; THIN]> {
 impl Micro<'_> {
     /// Stores `count` sums of row `row` from column `column` on, one by one.
     #[inline(always)]
-    unsafe fn store(&self, row: usize, column: usize, sums: *const f32, count: usize) {
+    pub(crate) unsafe fn store(&self, row: usize, column: usize, sums: *const f32, count: usize) {
         for j in 0..count {
             // SAFETY: the row and column lie in the tile, which lies in C.
             unsafe {
@@ -137,6 +138,21 @@ impl Micro<'_> {
                     value = self.finish(row, column + j, value);
                 }
                 *c = value;
+            }
+        }
+    }
+
+    /// Stores the sums of a panel whose first column is `first`.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub(crate) unsafe fn store_panel(&self, sums: &[[std::arch::x86_64::__m512; 2]], first: usize) {
+        let mask = column_mask(self.cols);
+        for (r, sums) in sums.iter().enumerate() {
+            // SAFETY: the lanes of the mask lie in the tile.
+            unsafe {
+                avx512_store(self, r, first, mask as u16, sums[0]);
+                avx512_store(self, r, first + 16, (mask >> 16) as u16, sums[1]);
             }
         }
     }
@@ -307,7 +323,7 @@ unsafe fn avx512<const R: usize>(m: &Micro<'_>) {
         // SAFETY: the same contract.
         return unsafe { avx512_half::<R>(m) };
     }
-    let mask = if m.cols >= NR { u32::MAX } else { (1u32 << m.cols) - 1 };
+    let mask = column_mask(m.cols);
     let masks = [mask as u16, (mask >> 16) as u16];
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     let (mut b, mut ahead) = (m.b, m.ahead);
@@ -331,11 +347,14 @@ unsafe fn avx512<const R: usize>(m: &Micro<'_>) {
                 ahead = ahead.wrapping_add(m.ahead_step);
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            avx512_store(m, r, 0, masks[0], sums[0]);
-            avx512_store(m, r, 16, masks[1], sums[1]);
-        }
+        m.store_panel(&sums, 0);
     }
+}
+
+/// Columns of a panel as a mask.
+#[cfg(target_arch = "x86_64")]
+fn column_mask(cols: usize) -> u32 {
+    if cols >= NR { u32::MAX } else { (1u32 << cols) - 1 }
 }
 
 /// Floats of a cache line.
@@ -379,7 +398,7 @@ const FETCH_ROWS: usize = 16;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn avx512_wide<const R: usize>(m: &Micro<'_>) {
     use std::arch::x86_64::*;
-    let mut sums = [[[_mm512_setzero_ps(); 2]; WIDE]; R];
+    let mut sums = [[[_mm512_setzero_ps(); 2]; R]; WIDE];
     let mut b = m.b;
     let (row, step, b_step, panel) = (m.a_row, m.a_step, m.b_step, m.b_panel);
     // SAFETY: the panels are whole, A has R rows; fetching ahead reads nothing.
@@ -388,27 +407,35 @@ unsafe fn avx512_wide<const R: usize>(m: &Micro<'_>) {
             let mut a = m.a.wrapping_add(tap);
             for _ in 0..m.depth {
                 let values: [__m512; R] = std::array::from_fn(|r| _mm512_set1_ps(*a.wrapping_add(r * row)));
-                for p in 0..WIDE {
+                for (p, sums) in sums.iter_mut().enumerate() {
                     let line = b.wrapping_add(p * panel);
-                    let fetched = line.wrapping_add(FETCH_ROWS * b_step);
-                    _mm_prefetch::<_MM_HINT_T0>(fetched.cast());
-                    _mm_prefetch::<_MM_HINT_T0>(fetched.wrapping_add(LINE).cast());
+                    fetch(line, b_step);
                     let (low, high) = (_mm512_loadu_ps(line), _mm512_loadu_ps(line.wrapping_add(16)));
                     for (sums, &value) in sums.iter_mut().zip(&values) {
-                        sums[p][0] = _mm512_fmadd_ps(value, low, sums[p][0]);
-                        sums[p][1] = _mm512_fmadd_ps(value, high, sums[p][1]);
+                        sums[0] = _mm512_fmadd_ps(value, low, sums[0]);
+                        sums[1] = _mm512_fmadd_ps(value, high, sums[1]);
                     }
                 }
                 a = a.wrapping_add(step);
                 b = b.wrapping_add(b_step);
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (p, sums) in sums.iter().enumerate() {
-                avx512_store(m, r, p * NR, u16::MAX, sums[0]);
-                avx512_store(m, r, p * NR + 16, u16::MAX, sums[1]);
-            }
+        for (p, sums) in sums.iter().enumerate() {
+            m.store_panel(sums, p * NR);
         }
+    }
+}
+
+/// Asks for what a streaming kernel reads `FETCH_ROWS` rows of B later.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn fetch(line: *const f32, b_step: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    let line = line.wrapping_add(FETCH_ROWS * b_step);
+    // SAFETY: a prefetch reads nothing.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+        _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(LINE).cast());
     }
 }
 
