@@ -14,6 +14,8 @@
 #[cfg(feature = "compile")]
 mod capability;
 pub mod layout;
+#[cfg(feature = "compile")]
+mod pack_n_bits;
 
 #[cfg(feature = "run")]
 mod attention;
@@ -50,7 +52,11 @@ mod memory;
 #[cfg(feature = "run")]
 mod micro;
 #[cfg(feature = "run")]
+mod micro_n_bits;
+#[cfg(feature = "run")]
 mod movement;
+#[cfg(feature = "run")]
+mod n_bits;
 #[cfg(feature = "run")]
 mod nhwc_plain;
 #[cfg(feature = "run")]
