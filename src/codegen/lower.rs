@@ -73,6 +73,7 @@ const TABLE: &[(&str, bool, LowerFn)] = &[
     ("layer_norm", false, layer_norm),
     ("log_softmax", false, softmax),
     ("matmul", true, matmul),
+    ("matmul_n_bits", true, matmul_n_bits),
     ("max_pool", false, pool),
     ("pad", false, pad),
     ("reduce_l1", false, reduce),
@@ -314,6 +315,25 @@ fn matmul(ctx: &Ctx, node: &Node) -> Option<Own> {
         out.push(1.into());
         own.view = Some(out);
     }
+    Some(own)
+}
+
+/// Weights of few bits: constant, blocks in order, zero points of as many bits.
+fn matmul_n_bits(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let size = |name: &str| node.attrs.int(name);
+    let (k, n, block) = (size("K")?, size("N")?, size("block_size")?);
+    let constant = |v: &Option<ValueId>| v.is_none_or(|v| ctx.graph.as_const(v).is_some());
+    if !node.inputs.get(1..4.min(node.inputs.len()))?.iter().all(constant) || has(node, 4) {
+        return None;
+    }
+    let builder = KernelBuilder::new("gemm_n_bits")
+        .int("k", k)
+        .int("n", n)
+        .int("bits", node.attrs.int_or("bits", 4))
+        .int("block", block);
+    let mut own = Own::new(builder, node);
+    own.operands.truncate(if has(node, 3) { 4 } else { 3 });
+    own.affine = node.inputs.get(5).copied().flatten().map(|bias| (1.0, 1.0, Some(bias)));
     Some(own)
 }
 

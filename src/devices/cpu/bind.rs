@@ -7,8 +7,8 @@ use crate::memory::Memory;
 use crate::prepared::{Call, Operand, Prepared, bad_step};
 use crate::widened;
 use crate::{
-    attention, conv, conv_transpose, fill, gather, gemm, movement, norm, pool, reduce, reference, softmax,
-    tile,
+    attention, conv, conv_transpose, fill, gather, gemm, movement, n_bits, norm, pool, reduce, reference,
+    softmax, tile,
 };
 use partita_plan::Storage;
 use partita_plan::{ElementType, Kernel, NO_VALUE, Step};
@@ -93,7 +93,7 @@ impl Values<'_> {
         };
         let needed = match layout {
             None => elements.checked_mul(dtype.size_bytes()),
-            Some(layout) => layout.bytes().filter(|_| place.weight && dtype == ElementType::F32),
+            Some(layout) => layout.bytes(dtype).filter(|_| place.weight),
         };
         if needed.is_none_or(|needed| needed > place.bytes) {
             return Err(bad("its size does not fit its shape"));
@@ -179,6 +179,7 @@ pub(crate) fn prepare(
     match kernel.library.as_str() {
         "tile" => tile::prepare(&call),
         "gemm" => widened::prepare(call, gemm::prepare),
+        "gemm_n_bits" => n_bits::prepare(&call),
         "conv" => widened::prepare(call, conv::prepare),
         "conv_transpose" => widened::prepare(call, conv_transpose::prepare),
         "pool" => widened::prepare(call, pool::prepare),

@@ -1,6 +1,7 @@
 //! The capability table of the CPU: which kernels it has for which types, and how it packs weights.
 
 use crate::layout::{Layout, pack_conv_b, pack_depthwise, pack_gemm_b, round_gemm_b};
+use crate::pack_n_bits::{Sizes, pack_n_bits};
 use partita_plan::{ElementType, Kernel};
 
 /// Libraries that compute in f32 and accept f16 and bf16 by conversion.
@@ -32,6 +33,16 @@ pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]
         "reduce" if inputs.first().is_some_and(|d| !d.is_float()) => {
             let mode = kernel.string("mode").unwrap_or_default();
             all().all(|&d| fits_tile(d) && !d.is_float()) && matches!(mode, "sum" | "max" | "min" | "prod")
+        }
+        "gemm_n_bits" => {
+            const OWN: [ElementType; 4] =
+                [ElementType::F32, ElementType::U8, ElementType::F32, ElementType::U8];
+            let (own, extra) = inputs.split_at(own_operands(kernel).min(inputs.len()));
+            Sizes::of(kernel).is_some()
+                && own.iter().zip(&OWN).all(|(a, b)| a == b)
+                && (3..=4).contains(&own.len())
+                && outputs == [ElementType::F32]
+                && extra.iter().all(|&d| fits_tile(d))
         }
         // Operands of an epilogue may be of any type that tile programs hold.
         name if FLOAT_KERNELS.contains(&name) && !has_layout(kernel) => false,
@@ -70,6 +81,9 @@ pub fn pack(
     dtype: ElementType,
     shape: &[usize],
 ) -> Option<(String, Vec<u8>)> {
+    if kernel.library == "gemm_n_bits" {
+        return pack_n_bits(kernel, operand, raw, dtype);
+    }
     if operand != 1 || dtype != ElementType::F32 || shape.contains(&0) {
         return None;
     }

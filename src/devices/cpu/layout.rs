@@ -3,20 +3,23 @@
 //!
 //! `gemm-b:<K>x<N>`: column panels of `NR` columns, each K rows of `NR` floats; the last panel is padded
 //! with zeros. `gemm-b-bf16:<K>x<N>`: the same rounded to bfloat16, rows 2i and 2i + 1 as the low and high halves of 32
-//! bits; an odd last row is paired with zero.
+//! bits; an odd last row is paired with zero. `n-bits-b:<bits>x<K>x<N>`: numbers of 4 or 8 bits in column panels of `NR` columns; a row of 4 bits
+//! is 8 steps of K, one word of 8 numbers per column, lowest bits first; a row of 8 bits is one step of K.
+//! `n-bits-block:<B>x<N>`: what holds for a block of K (scales, zero points) in panels of `NR` columns, B rows each.
 //!
 //! For convolutions whose result has its channels last: `conv-b:<G>x<K>x<N>` is, per group, `gemm-b` with one column
 //! per output channel; K runs over the kernel window (row-major) and inside it over the input channels of the group.
 //! `depthwise:<T>x<C>`, one input and one output channel per group: T taps (row-major) of C floats, nothing padded.
 
+use partita_plan::ElementType;
 use std::fmt;
 
 /// Columns of a panel of B.
 pub const NR: usize = 32;
 /// Rows of a tile of results: with `NR` columns they fill 28 of AVX-512's 32 registers.
 pub const MR: usize = 14;
-/// Largest number of floats a packed operand may have; guards against sizes from damaged plans.
-const MAX_FLOATS: usize = 1 << 40;
+/// Largest number of elements a packed operand may have; guards against sizes from damaged plans.
+const MAX_ELEMENTS: usize = 1 << 40;
 
 /// A packed layout with its sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,10 @@ pub enum Layout {
     ConvB { groups: usize, depth: usize, columns: usize },
     /// Weight of a depthwise `conv` with channels last: kernel elements, channels.
     Depthwise { taps: usize, channels: usize },
+    /// Numbers of a `gemm_n_bits` weight; K is a whole number of blocks.
+    BitsB { bits: usize, k: usize, n: usize },
+    /// Scales (f32) or zero points (u8) of a `gemm_n_bits` weight.
+    BitsBlock { blocks: usize, n: usize },
 }
 
 impl fmt::Display for Layout {
@@ -38,6 +45,8 @@ impl fmt::Display for Layout {
             Self::GemmBHalf { k, n } => write!(f, "gemm-b-bf16:{k}x{n}"),
             Self::ConvB { groups, depth, columns } => write!(f, "conv-b:{groups}x{depth}x{columns}"),
             Self::Depthwise { taps, channels } => write!(f, "depthwise:{taps}x{channels}"),
+            Self::BitsB { bits, k, n } => write!(f, "n-bits-b:{bits}x{k}x{n}"),
+            Self::BitsBlock { blocks, n } => write!(f, "n-bits-block:{blocks}x{n}"),
         }
     }
 }
@@ -52,27 +61,41 @@ impl Layout {
             ("gemm-b-bf16", &[k, n]) => Self::GemmBHalf { k, n },
             ("conv-b", &[groups, depth, columns]) => Self::ConvB { groups, depth, columns },
             ("depthwise", &[taps, channels]) => Self::Depthwise { taps, channels },
+            ("n-bits-b", &[bits, k, n]) if bits == 8 || (bits == 4 && k.is_multiple_of(8)) => {
+                Self::BitsB { bits, k, n }
+            }
+            ("n-bits-block", &[blocks, n]) => Self::BitsBlock { blocks, n },
             _ => return None,
         };
-        layout.floats().map(|_| layout)
+        layout.elements().map(|_| layout)
     }
 
-    /// Number of floats, padding included; `None` when it exceeds the limit.
-    pub fn floats(&self) -> Option<usize> {
+    /// Number of elements, padding included; `None` when it exceeds the limit.
+    pub fn elements(&self) -> Option<usize> {
         let product = match *self {
-            Self::GemmB { k, n } => n.checked_next_multiple_of(NR)?.checked_mul(k)?,
             Self::GemmBHalf { k, n } => n.checked_next_multiple_of(NR)?.checked_mul(k.div_ceil(2))?,
+            Self::GemmB { k, n } | Self::BitsB { k, n, .. } => {
+                n.checked_next_multiple_of(NR)?.checked_mul(k)?
+            }
+            Self::BitsBlock { blocks, n } => n.checked_next_multiple_of(NR)?.checked_mul(blocks)?,
             Self::ConvB { groups, depth, columns } => {
                 columns.checked_next_multiple_of(NR)?.checked_mul(depth)?.checked_mul(groups)?
             }
             Self::Depthwise { taps, channels } => taps.checked_mul(channels)?,
         };
-        (product <= MAX_FLOATS).then_some(product)
+        (product <= MAX_ELEMENTS).then_some(product)
     }
 
-    /// Stored bytes, padding included.
-    pub fn bytes(&self) -> Option<usize> {
-        self.floats().map(|floats| floats * size_of::<f32>())
+    /// Stored bytes of an operand of type `dtype`, padding included; `None` when the layout is not for that type.
+    pub fn bytes(&self, dtype: ElementType) -> Option<usize> {
+        let bits = match (self, dtype) {
+            (Self::BitsBlock { .. }, ElementType::U8) => 8,
+            (Self::BitsB { bits, .. }, ElementType::U8) => *bits,
+            (Self::BitsB { .. }, _) => return None,
+            (_, ElementType::F32) => 32,
+            _ => return None,
+        };
+        self.elements()?.checked_mul(bits).map(|b| b / 8)
     }
 }
 
@@ -141,10 +164,14 @@ mod tests {
 
     #[test]
     fn strings_round_trip() {
+        let bits = [4, 8].map(|bits| Layout::BitsB { bits, k: 32, n: 5 });
         for layout in [
             Layout::GemmB { k: 3, n: 40 },
             Layout::ConvB { groups: 2, depth: 27, columns: 13 },
             Layout::Depthwise { taps: 9, channels: 24 },
+            Layout::BitsBlock { blocks: 2, n: 9 },
+            bits[0],
+            bits[1],
         ] {
             assert_eq!(Layout::parse(&layout.to_string()), Some(layout));
         }
@@ -152,7 +179,16 @@ mod tests {
 
     #[test]
     fn damaged_strings_are_refused() {
-        for text in ["", "gemm-b", "gemm-b:3", "gemm-b:3x4x5", "gemm-b:-1x4", "x:1x1"] {
+        for text in [
+            "n-bits-b:4x7x3",
+            "n-bits-b:5x8x3",
+            "",
+            "gemm-b",
+            "gemm-b:3",
+            "gemm-b:3x4x5",
+            "gemm-b:-1x4",
+            "x:1x1",
+        ] {
             assert_eq!(Layout::parse(text), None, "{text}");
         }
         assert_eq!(Layout::parse("gemm-b:18446744073709551615x18446744073709551615"), None);
@@ -162,7 +198,7 @@ mod tests {
     #[test]
     fn packing_pads_with_zeros() {
         let packed = pack_gemm_b(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3, false);
-        assert_eq!(packed.len(), Layout::GemmB { k: 2, n: 3 }.bytes().unwrap());
+        assert_eq!(packed.len(), Layout::GemmB { k: 2, n: 3 }.bytes(ElementType::F32).unwrap());
         let at = |i: usize| f32::from_ne_bytes(packed[i * 4..i * 4 + 4].try_into().unwrap());
         assert_eq!([at(0), at(1), at(2), at(3), at(NR), at(NR + 2)], [1.0, 2.0, 3.0, 0.0, 4.0, 6.0]);
         let transposed = pack_gemm_b(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0], 2, 3, true);
@@ -176,7 +212,10 @@ mod tests {
         // Two output channels of two input channels of three taps.
         let w: Vec<f32> = (0..12).map(|v| v as f32).collect();
         let packed = floats(&pack_conv_b(&w, 1, 2, 2, 3));
-        assert_eq!(packed.len() * 4, Layout::ConvB { groups: 1, depth: 6, columns: 2 }.bytes().unwrap());
+        assert_eq!(
+            packed.len() * 4,
+            Layout::ConvB { groups: 1, depth: 6, columns: 2 }.bytes(ElementType::F32).unwrap()
+        );
         let column: Vec<f32> = packed.iter().step_by(NR).copied().collect();
         assert_eq!(column, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
         assert_eq!(packed[1], 6.0);

@@ -14,6 +14,8 @@
 #[cfg(feature = "compile")]
 mod capability;
 pub mod layout;
+#[cfg(feature = "compile")]
+mod pack_n_bits;
 
 #[cfg(feature = "run")]
 mod attention;
@@ -52,7 +54,11 @@ mod micro;
 #[cfg(feature = "run")]
 mod micro_bf16;
 #[cfg(feature = "run")]
+mod micro_n_bits;
+#[cfg(feature = "run")]
 mod movement;
+#[cfg(feature = "run")]
+mod n_bits;
 #[cfg(feature = "run")]
 mod nhwc_plain;
 #[cfg(feature = "run")]
