@@ -3,7 +3,7 @@
 use crate::egraph::pattern::{Numerics, Rule};
 use crate::egraph::saturate::Limits;
 use crate::history::{History, PassRecord};
-use crate::{cse, dead_code, fold_constants, normalise, rules, saturation};
+use crate::{channels_last, cse, dead_code, fold_constants, normalise, rules, saturation};
 use partita_ir::diag::Diag;
 use partita_ir::{Graph, Work};
 use std::collections::BTreeMap;
@@ -18,6 +18,11 @@ pub struct Pass {
 
 /// Every pass, in name order.
 pub static PASSES: &[Pass] = &[
+    Pass {
+        name: "channels-last",
+        summary: "gives convolution nets the layout [N, H, W, C] inside",
+        run: channels_last::run,
+    },
     Pass { name: "cse", summary: "computes equal things once", run: cse::run },
     Pass { name: "dead-code", summary: "removes what nobody needs", run: dead_code::run },
     Pass { name: "fold-constants", summary: "evaluates nodes over constants", run: fold_constants::run },
@@ -45,6 +50,16 @@ pub static DEFAULT: &[&str] = &[
     "normalise",      // reshapes over folded constants
     "cse",            // folded weights may have become equal
     "dead-code",      // what the rewrites left behind
+];
+
+/// What runs after them where every device takes the channels last; the graph is for these devices only. It is no
+/// matter of `strict`: every sum keeps its terms, and the order in which a kernel adds them is the kernel's.
+pub static CHANNELS_LAST: &[&str] = &[
+    "channels-last",  // the layout
+    "fold-constants", // statistics that were spelled out
+    "normalise",      // reshapes of reshapes
+    "cse",            // permuted constants may have become equal
+    "dead-code",      // what lost its readers
 ];
 
 /// What the optimizer may do.

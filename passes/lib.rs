@@ -6,8 +6,9 @@
 //! **Invariants.** No device by name: time comes as a function of work. Rules are data; the matcher knows no
 //! operator. Budgets are counts, so equal input gives equal output on every machine.
 //!
-//! **Reading order.** `driver` (passes, order, fuel), `normalise`, `fold_constants`, `cse`, `egraph`, `fuse`.
+//! **Reading order.** `driver` (passes, order, fuel), `normalise`, `fold_constants`, `cse`, `egraph`, `channels_last`, `fuse`.
 
+pub mod channels_last;
 pub mod cse;
 pub mod dead_code;
 pub mod driver;
@@ -19,7 +20,7 @@ pub mod normalise;
 pub mod rules;
 pub mod saturation;
 
-pub use driver::{Ctx, DEFAULT, Options, PASSES, Pass, optimize, run_passes};
+pub use driver::{CHANNELS_LAST, Ctx, DEFAULT, Options, PASSES, Pass, optimize, run_passes};
 pub use egraph::cost::roofline;
 pub use egraph::saturate::Limits;
 pub use fuse::fuse;

@@ -78,6 +78,7 @@ impl Compiling {
             rules: self.rules.iter().map(read).collect::<Result<_>>()?,
             strict: self.strict,
             egraph: !self.no_egraph,
+            channels_last: !self.no_channels_last,
             threads: self.threads,
             required: self.required.clone(),
             wishes: Wishes {

@@ -1,6 +1,6 @@
 //! The order of the stages. Nothing else knows it.
 //!
-//! load -> optimize -> regions -> lower -> price -> place -> assemble, each a function from one named value to
+//! load -> optimize -> layout -> regions -> lower -> price -> place -> assemble, each a function from one named value to
 //! the next; `Compiled` keeps what reports read.
 
 use crate::error::{Error, Result};
@@ -41,6 +41,8 @@ pub struct CompileOptions {
     pub strict: bool,
     /// Leave the e-graph out.
     pub egraph: bool,
+    /// Channels last inside convolution nets, where every device has the kernels.
+    pub channels_last: bool,
     /// Threads of CPU devices; `None` takes the machine's.
     pub threads: Option<u32>,
     /// Devices that must get work; it is an error when one gets none.
@@ -62,6 +64,7 @@ impl Default for CompileOptions {
             rules: Vec::new(),
             strict: false,
             egraph: true,
+            channels_last: true,
             threads: None,
             required: Vec::new(),
             wishes,
@@ -82,6 +85,8 @@ pub struct Model {
 /// A static graph with everything its plan was made from.
 pub struct Part {
     pub graph: Graph,
+    /// What was done to the graph for the devices of the machine.
+    pub history: History,
     pub regions: Regions,
     pub lowered: Vec<Lowered>,
     pub prices: Prices,
@@ -159,11 +164,22 @@ pub fn optimize(graph: Graph, options: &CompileOptions) -> Result<(Graph, Histor
     Ok(partita_passes::optimize(graph, &pass_options)?)
 }
 
+/// Gives the graph the layout that the kernels of all devices prefer.
+fn layout(graph: Graph, setting: &Setting) -> Result<(Graph, History)> {
+    if !setting.options.channels_last || !setting.specs.iter().all(|s| s.target.channels_last) {
+        return Ok((graph, History::default()));
+    }
+    let options = partita_passes::Options { fuel: setting.fuel, ..Default::default() };
+    Ok(partita_passes::run_passes(graph, partita_passes::CHANNELS_LAST, &options)?)
+}
+
 /// What compiling needs beside the graph.
 pub(crate) struct Setting<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) options: &'a CompileOptions,
     pub(crate) specs: Vec<DeviceSpec>,
+    /// What optimizing left of the fuel.
+    fuel: Option<u64>,
     progress: Progress<'a>,
 }
 
@@ -180,7 +196,8 @@ pub fn compile(
     let imported = model.graph.clone();
     progress("optimizing");
     let (optimized, history) = optimize(imported.clone(), options)?;
-    let setting = Setting { machine, options, specs: devices::specs(machine, options.threads)?, progress };
+    let specs = devices::specs(machine, options.threads)?;
+    let setting = Setting { machine, options, specs, fuel: history.fuel_left, progress };
     let (parts, mut assembly) = if is_static(&optimized) {
         let (part, assembly) = plan_part(optimized.clone(), false, &setting)?;
         (vec![part], assembly)
@@ -202,7 +219,8 @@ fn mark_covers(imported: &Graph, plan: &mut Plan) {
 
 /// Plans a static graph; `given` when it is a part of a program.
 pub(crate) fn plan_part(graph: Graph, given: bool, setting: &Setting) -> Result<(Part, Assembly)> {
-    let Setting { machine, options, specs, progress } = setting;
+    let Setting { machine, options, specs, progress, .. } = setting;
+    let (graph, history) = layout(graph, setting)?;
     let regions = partita_passes::fuse::fuse(&graph, &FuseRules { takes_epilogue: &takes_epilogue });
     let lowered = lower(&graph, &regions, specs)?;
     let hints = symbol_hints(&graph, &options.hints);
@@ -214,7 +232,7 @@ pub(crate) fn plan_part(graph: Graph, given: bool, setting: &Setting) -> Result<
     }
     let placement = place(&graph, &regions, &lowered, &prices, machine, &hints, &wishes)?;
     progress("packing weights");
-    let part = Part { graph, regions, lowered, prices, placement };
+    let part = Part { graph, history, regions, lowered, prices, placement };
     let mut assembly = build(&part, setting, given, &hints)?;
     for symbol in &mut assembly.plan.symbols {
         symbol.likely = hints.get(&symbol.name).map_or(1, |n| n.unsigned_abs());
@@ -275,6 +293,15 @@ fn build(part: &Part, setting: &Setting, given: bool, hints: &BTreeMap<String, i
     Ok(assemble(&part.graph, &part.regions, &part.lowered, &setting.specs, &placed, &bytes)?)
 }
 
+/// How often each rewrite was applied.
+fn rewrites(history: &History, parts: &[Part]) -> Vec<String> {
+    let mut fired = history.fired();
+    for (name, n) in parts.iter().flat_map(|p| p.history.fired()) {
+        *fired.entry(name).or_default() += n;
+    }
+    fired.iter().map(|(name, n)| format!("{name} {n}")).collect()
+}
+
 fn provenance(
     imported: &Graph,
     optimized: &Graph,
@@ -297,6 +324,6 @@ fn provenance(
         solver: solvers.into_iter().collect::<Vec<_>>().join(", "),
         nodes_before: imported.n_nodes() as u32,
         nodes_after: optimized.n_nodes() as u32,
-        rules: history.fired().iter().map(|(name, n)| format!("{name} {n}")).collect(),
+        rules: rewrites(history, parts),
     }
 }

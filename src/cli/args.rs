@@ -124,6 +124,9 @@ pub struct Compiling {
     /// Leave the e-graph out
     #[arg(long)]
     pub no_egraph: bool,
+    /// Keep convolution nets in the layout of the model
+    #[arg(long)]
+    pub no_channels_last: bool,
     /// Work limit of the placement solver, in elementary steps
     #[arg(long, value_name = "N")]
     pub work: Option<u64>,
