@@ -14,7 +14,8 @@ mod tensors;
 use crate::error::{Error, Result};
 use crate::pipeline::{CompileOptions, DEFAULT_WORK};
 use crate::placement::Wishes;
-use args::{Cli, Command, Compiling, ObjectiveArg};
+use args::{Cli, Command, Compiling, ObjectiveArg, PrecisionArg};
+use partita_codegen::lower::Precision;
 use partita_hw::Machine;
 use partita_place::{Limits, Objective};
 use std::io::Write;
@@ -63,6 +64,15 @@ impl From<ObjectiveArg> for Objective {
     }
 }
 
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 impl Compiling {
     /// The pipeline's options, with rule files read.
     pub(crate) fn options(&self) -> Result<CompileOptions> {
@@ -77,6 +87,7 @@ impl Compiling {
             fuel: self.fuel,
             rules: self.rules.iter().map(read).collect::<Result<_>>()?,
             strict: self.strict,
+            precision: self.precision.into(),
             egraph: !self.no_egraph,
             channels_last: !self.no_channels_last,
             threads: self.threads,

@@ -9,7 +9,7 @@ use crate::placement::{Placement, Wishes, place};
 use crate::price::{Prices, bytes_of, price, symbol_hints};
 use crate::report::summary;
 use crate::{covers, devices};
-use partita_codegen::lower::takes_epilogue;
+use partita_codegen::lower::{Precision, takes_epilogue};
 use partita_codegen::{
     Assembly, DeviceSpec, Lowered, Placed, Target, assemble, is_static, lower::Ctx, lower_regions,
 };
@@ -39,6 +39,8 @@ pub struct CompileOptions {
     pub rules: Vec<(String, String)>,
     /// Bit-exact rewrites only.
     pub strict: bool,
+    /// What products and convolutions multiply.
+    pub precision: Precision,
     /// Leave the e-graph out.
     pub egraph: bool,
     /// Channels last inside convolution nets, where every device has the kernels.
@@ -63,6 +65,7 @@ impl Default for CompileOptions {
             fuel: None,
             rules: Vec::new(),
             strict: false,
+            precision: Precision::F32,
             egraph: true,
             channels_last: true,
             threads: None,
@@ -222,7 +225,7 @@ pub(crate) fn plan_part(graph: Graph, given: bool, setting: &Setting) -> Result<
     let Setting { machine, options, specs, progress, .. } = setting;
     let (graph, history) = layout(graph, setting)?;
     let regions = partita_passes::fuse::fuse(&graph, &FuseRules { takes_epilogue: &takes_epilogue });
-    let lowered = lower(&graph, &regions, specs)?;
+    let lowered = lower(&graph, &regions, specs, options.precision)?;
     let hints = symbol_hints(&graph, &options.hints);
     progress("placing");
     let prices = price(&graph, &regions, &lowered, machine, specs, &hints);
@@ -265,12 +268,17 @@ fn check_required(plan: &Plan, required: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn lower(graph: &Graph, regions: &Regions, specs: &[DeviceSpec]) -> Result<Vec<Lowered>> {
+fn lower(
+    graph: &Graph,
+    regions: &Regions,
+    specs: &[DeviceSpec],
+    precision: Precision,
+) -> Result<Vec<Lowered>> {
     let inference = infer_graph(graph)?;
     let names: Vec<String> = graph.all_symbols().iter().map(ToString::to_string).collect();
     let symbols = |name: &str| names.iter().position(|n| n == name);
     let targets: Vec<Target> = specs.iter().map(|s| s.target).collect();
-    let ctx = Ctx { graph, inference: &inference, symbols: &symbols, targets: &targets };
+    let ctx = Ctx { graph, inference: &inference, symbols: &symbols, targets: &targets, precision };
     Ok(lower_regions(&ctx, regions)?)
 }
 

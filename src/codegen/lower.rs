@@ -22,9 +22,29 @@ pub struct Ctx<'a> {
     pub symbols: SymbolIndex<'a>,
     /// What the devices of the machine can run.
     pub targets: &'a [Target],
+    pub precision: Precision,
+}
+
+/// What products and convolutions with constant weights multiply; sums are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Both operands rounded to bfloat16: weights when the plan is made, data when it is read.
+    Bf16,
 }
 
 impl Ctx<'_> {
+    /// Notes in `builder` that the kernel multiplies in a lower precision than its operands have.
+    fn rounding(&self, builder: KernelBuilder, weight: Option<ValueId>) -> KernelBuilder {
+        let constant = weight.is_some_and(|w| self.graph.as_const(w).is_some());
+        if self.precision == Precision::Bf16 && constant {
+            builder.string("precision", "bf16")
+        } else {
+            builder
+        }
+    }
+
     /// The call, if some device can run it.
     fn runnable(&self, call: Call) -> Option<Call> {
         let types = |v: ValueId| self.graph.ty(v);
@@ -288,9 +308,10 @@ fn has(node: &Node, n: usize) -> bool {
     node.inputs.get(n).is_some_and(Option::is_some)
 }
 
-fn gemm(_: &Ctx, node: &Node) -> Option<Own> {
+fn gemm(ctx: &Ctx, node: &Node) -> Option<Own> {
     let flag = |name| i64::from(node.attrs.flag(name));
     let builder = KernelBuilder::new("gemm").int("trans_a", flag("trans_a")).int("trans_b", flag("trans_b"));
+    let builder = ctx.rounding(builder, node.inputs[1]);
     let mut own = Own::new(builder, node);
     own.operands.truncate(2);
     let c = node.inputs.get(2).copied().flatten();
@@ -300,7 +321,8 @@ fn gemm(_: &Ctx, node: &Node) -> Option<Own> {
 }
 
 fn matmul(ctx: &Ctx, node: &Node) -> Option<Own> {
-    let mut own = Own::new(KernelBuilder::new("gemm").int("trans_a", 0).int("trans_b", 0), node);
+    let builder = KernelBuilder::new("gemm").int("trans_a", 0).int("trans_b", 0);
+    let mut own = Own::new(ctx.rounding(builder, node.inputs[1]), node);
     let shape = |n: usize| node.inputs[n].map(|v| ctx.graph.ty(v).shape.clone());
     let (a, b) = (shape(0)?, shape(1)?);
     let mut out = ctx.graph.ty(node.outputs[0]).shape.clone();

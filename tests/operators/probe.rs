@@ -169,7 +169,13 @@ fn libraries(graph: &Graph, id: NodeId, target: &Target) -> Vec<String> {
         outputs: node.outputs.clone(),
     };
     let regions = Regions { list: vec![region], of_node: BTreeMap::from([(id, 0)]) };
-    let ctx = Ctx { graph, inference: &inference, symbols: &|_| None, targets: &[*target] };
+    let ctx = Ctx {
+        graph,
+        inference: &inference,
+        symbols: &|_| None,
+        targets: &[*target],
+        precision: Default::default(),
+    };
     let Ok(lowered) = lower_regions(&ctx, &regions) else { return Vec::new() };
     let calls = lowered.into_iter().flat_map(|l| {
         let alias = (!l.aliases.is_empty()).then(|| "none needed".to_owned());
