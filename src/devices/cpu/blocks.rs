@@ -287,11 +287,16 @@ impl Block<'_> {
             for tile in 0..tiles {
                 // Tiles of nearly the same height: a short last one would waste registers.
                 let rows = (self.m - row).div_ceil(tiles - tile);
+                // Two tiles fetch the next panel, the others what they read anyway.
+                let (ahead, ahead_step) = if tile < 2 {
+                    (next.wrapping_add(tile * a.k() * LINE), LINE)
+                } else {
+                    (first.b, 2 * LINE)
+                };
                 let micro = Micro {
                     a: first.a.wrapping_add(row * a.row),
-                    // Two tiles fetch the next panel.
-                    ahead: if tile < 2 { next.wrapping_add(tile * a.k() * LINE) } else { first.b },
-                    ahead_step: LINE,
+                    ahead,
+                    ahead_step,
                     c: first.c.wrapping_add(row * self.ldc),
                     post: if last { first.post.at(row, 0, self.ldc) } else { Post::NONE },
                     ..first

@@ -118,15 +118,19 @@ pub(crate) unsafe fn area(
 ) {
     let copy_floats = copy_floats(a, b.format, rows.len(), columns.len());
     let (copy, scratch) = match copy_floats {
-        0 => (std::ptr::null_mut(), scratch),
+        0 => (std::ptr::null_mut::<f32>(), scratch),
         floats => (scratch.cast(), scratch.wrapping_add(aligned(floats * 4))),
     };
     let most = if b.format == Format::F32 { ROWS } else { (HALF_FLOATS / a.k().max(1)).clamp(MR, ROWS) };
     let height = rows.len().div_ceil(rows.len().div_ceil(most).max(1)).max(1);
     for row in rows.clone().step_by(height) {
         let m = (rows.end - row).min(height);
-        let width =
-            if epilogue.is_program() { (TILE_FLOATS / m / NR * NR).clamp(4 * NR, COLUMNS) } else { COLUMNS };
+        let width = match (epilogue.is_program(), copy.is_null()) {
+            (true, _) => (TILE_FLOATS / m / NR * NR).clamp(4 * NR, COLUMNS),
+            (false, true) => COLUMNS,
+            // The copy is made once for all columns.
+            (false, false) => columns.len().max(1),
+        };
         for column in columns.clone().step_by(width) {
             let n = (columns.end - column).min(width);
             let block = Block {
