@@ -1,6 +1,6 @@
 //! The capability table of the CPU: which kernels it has for which types, and how it packs weights.
 
-use crate::layout::{Layout, pack_conv_b, pack_depthwise, pack_gemm_b, round_gemm_b};
+use crate::layout::{Layout, pack_conv_b, pack_conv_transpose_b, pack_depthwise, pack_gemm_b, round_gemm_b};
 use crate::pack_n_bits::{Sizes, pack_n_bits};
 use partita_plan::{ElementType, Kernel};
 
@@ -96,6 +96,7 @@ pub fn pack(
     match kernel.library.as_str() {
         "gemm" => pack_gemm(kernel, &values, shape),
         "conv" => pack_conv(kernel, &values, shape),
+        "conv_transpose" => pack_conv_transpose(kernel, &values, shape),
         _ => None,
     }
 }
@@ -121,6 +122,17 @@ fn pack_conv(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String
         None | Some("nchw") => None,
         Some(layout) => Some(pack_channels_last(layout, values, groups, channels / groups, rest)),
     }
+}
+
+fn pack_conv_transpose(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String, Vec<u8>)> {
+    let groups = usize::try_from(kernel.int("group").unwrap_or(1)).ok()?;
+    let &[channels, columns, ref kernel_sizes @ ..] = shape else { return None };
+    if groups == 0 || !channels.is_multiple_of(groups) || kernel.string("layout") != Some("nhwc") {
+        return None;
+    }
+    let (depth, taps) = (channels / groups, kernel_sizes.iter().product());
+    let packed = pack_conv_transpose_b(values, groups, depth, columns, taps);
+    Some((Layout::ConvB { groups: groups * taps, depth, columns }.to_string(), packed))
 }
 
 /// For results with their channels last; `rest` holds input channels and kernel sizes.

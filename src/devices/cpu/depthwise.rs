@@ -210,11 +210,8 @@ unsafe fn finish_body<const FMA: bool>(
                     dst.iter_mut().zip(extra).for_each(|(d, &e)| *d += e);
                 }
             }
-            if post.low > f32::NEG_INFINITY || post.high < f32::INFINITY {
-                for d in dst {
-                    let v = if post.low > *d { post.low } else { *d };
-                    *d = if post.high < v { post.high } else { v };
-                }
+            if post.active {
+                dst.iter_mut().for_each(|d| *d = post.last([*d])[0]);
             }
         }
     }

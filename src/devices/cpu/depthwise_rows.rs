@@ -278,10 +278,8 @@ impl Depthwise {
     unsafe fn tile(&self, row: usize, column: usize, channels: Range<usize>) {
         let (w, pixel) = (&self.window, self.channels);
         let (image, line) = (row / w.output[1], row % w.output[1]);
-        let reads = |tap: &usize| w.source(1, line, *tap).is_some();
-        let first = (0..w.kernel[1]).find(reads).unwrap_or(0);
-        let rows = (first..w.kernel[1]).take_while(reads).count();
-        let from = image * w.input[1] + w.source(1, line, first).unwrap_or(0);
+        let taps = w.inside(1, line);
+        let from = image * w.input[1] + w.first(1, line, taps.start);
         // Input columns from the tile's first on: those before the data are missing.
         let start = column * w.stride[2];
         let columns = w.pad[2].saturating_sub(start)..(w.input[2] + w.pad[2]).saturating_sub(start);
@@ -290,9 +288,9 @@ impl Depthwise {
         let tile = Tile {
             x: self.x.wrapping_add(x),
             x_row: w.dilation[1] * w.input[2] * pixel,
-            rows,
+            rows: taps.len(),
             columns,
-            w: self.w.wrapping_add(first * w.kernel[2] * pixel),
+            w: self.w.wrapping_add(taps.start * w.kernel[2] * pixel),
             y: self.y.wrapping_add(at * pixel),
             pixel,
             channels,

@@ -1,7 +1,8 @@
-//! Epilogues of matrix kernels. Sums with biases and a residual, bounded from below and above, run in the
-//! registers of the micro-kernel; any other program runs over row segments while they are in cache.
+//! Epilogues of matrix kernels. Sums with biases and a residual, bounded from below and above, and activations of a few
+//! instructions run in the registers of the micro-kernel; any other program runs over row segments while they are in cache.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
+use crate::activation::Activation;
 use crate::broadcast::Broadcast;
 use crate::micro::Post;
 use crate::prepared::{Call, Operand};
@@ -146,7 +147,7 @@ impl Epilogue {
     }
 }
 
-/// Looks for `bound(result + biases + residual)`.
+/// Looks for `activation(bound(result + biases + residual))`.
 struct Recogniser<'a> {
     inputs: &'a [Option<Operand>],
     matrix: Matrix,
@@ -156,8 +157,11 @@ struct Recogniser<'a> {
 impl Recogniser<'_> {
     fn run(&self, program: &TileProgram, base: &Epilogue) -> Option<Epilogue> {
         let mut out = Epilogue { post: base.post, bias_rows: base.bias_rows, tile: None };
+        let &[output] = program.outputs.as_slice() else { return None };
+        let (activation, stored) =
+            Activation::find(program, output as usize).unwrap_or((Activation::Identity, output as usize));
         let mut current = None;
-        for (at, instr) in program.instrs.iter().enumerate() {
+        for (at, instr) in program.instrs.iter().enumerate().take(stored + 1) {
             match TileOp::try_from(instr.op).ok()? {
                 TileOp::Load if instr.index == 0 => {
                     if current.replace(at).is_some() {
@@ -171,9 +175,9 @@ impl Recogniser<'_> {
                 }
             }
         }
-        let (&[stored], Some(last)) = (program.outputs.as_slice(), current) else { return None };
+        out.post.activation = activation;
         out.post.active = true;
-        (stored as usize == last).then_some(out)
+        (current == Some(stored)).then_some(out)
     }
 
     /// Adds one instruction on `current` to the recognised form.

@@ -9,7 +9,8 @@
 //!
 //! For convolutions whose result has its channels last: `conv-b:<G>x<K>x<N>` is, per group, `gemm-b` with one column
 //! per output channel; K runs over the kernel window (row-major) and inside it over the input channels of the group.
-//! `depthwise:<T>x<C>`, one input and one output channel per group: T taps (row-major) of C floats, nothing padded.
+//! A transposed convolution with its channels last has a group for every group and kernel element (row-major), whose
+//! depth is the input channels. `depthwise:<T>x<C>`, one input and one output channel per group: T taps (row-major) of C floats, nothing padded.
 
 use partita_plan::ElementType;
 use std::fmt;
@@ -150,6 +151,23 @@ pub fn pack_conv_b(w: &[f32], groups: usize, columns: usize, inputs: usize, taps
         }
     }
     out
+}
+
+/// Packs weights of a transposed convolution (`groups * inputs` x `outputs` x `taps`, row-major) into `conv-b` with one
+/// group per group and tap.
+pub fn pack_conv_transpose_b(w: &[f32], groups: usize, inputs: usize, outputs: usize, taps: usize) -> Vec<u8> {
+    let at = |group: usize, tap: usize, column: usize, row: usize| {
+        ((group * inputs + row) * outputs + column) * taps + tap
+    };
+    let mut turned = Vec::with_capacity(w.len());
+    for group in 0..groups {
+        for tap in 0..taps {
+            for column in 0..outputs {
+                turned.extend((0..inputs).map(|row| w[at(group, tap, column, row)]));
+            }
+        }
+    }
+    pack_conv_b(&turned, groups * taps, outputs, inputs, 1)
 }
 
 /// Packs depthwise weights (`channels` x `taps`, row-major) into `depthwise`.

@@ -18,6 +18,8 @@ pub mod layout;
 mod pack_n_bits;
 
 #[cfg(feature = "run")]
+mod activation;
+#[cfg(feature = "run")]
 mod attention;
 #[cfg(feature = "run")]
 mod bind;
@@ -26,9 +28,13 @@ mod blocks;
 #[cfg(feature = "run")]
 mod broadcast;
 #[cfg(feature = "run")]
+mod columns;
+#[cfg(feature = "run")]
 mod conv;
 #[cfg(feature = "run")]
 mod conv_transpose;
+#[cfg(feature = "run")]
+mod conv_transpose_rows;
 #[cfg(feature = "run")]
 mod depthwise;
 #[cfg(feature = "run")]
@@ -73,6 +79,8 @@ mod pack;
 mod pad;
 #[cfg(feature = "run")]
 mod pool;
+#[cfg(feature = "run")]
+mod pool_rows;
 #[cfg(feature = "run")]
 mod prepared;
 #[cfg(feature = "run")]

@@ -8,6 +8,7 @@
 //! 4 x 8 or 4 x 16.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
+use crate::activation::Activation;
 use crate::isa::Isa;
 use crate::lanes::Lanes;
 use crate::layout::{MR, NR};
@@ -29,6 +30,8 @@ pub(crate) struct Post {
     /// Bounds; infinite when there are none. NaN is within all bounds.
     pub low: f32,
     pub high: f32,
+    /// What is applied last.
+    pub activation: Activation,
     /// Whether anything above is set.
     pub active: bool,
 }
@@ -41,6 +44,7 @@ impl Post {
         residual: std::ptr::null(),
         low: f32::NEG_INFINITY,
         high: f32::INFINITY,
+        activation: Activation::Identity,
         active: false,
     };
 
@@ -70,7 +74,20 @@ impl Post {
             if !self.residual.is_null() {
                 value = value.add(V::load(self.residual.wrapping_add(at)));
             }
-            value.at_least(V::splat(self.low)).at_most(V::splat(self.high))
+            self.last(value)
+        }
+    }
+
+    /// Bounds `value` and applies the activation.
+    ///
+    /// # Safety
+    /// The instruction set of the vector is here.
+    #[inline(always)]
+    pub(crate) unsafe fn last<V: Lanes>(&self, value: V) -> V {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let value = value.at_least(V::splat(self.low)).at_most(V::splat(self.high));
+            self.activation.apply(value)
         }
     }
 }
@@ -192,8 +209,8 @@ impl Micro<'_> {
                 value += *post.residual.add(row * self.ldc + column);
             }
         }
-        let value = if post.low > value { post.low } else { value };
-        if post.high < value { post.high } else { value }
+        // SAFETY: the caller's contract.
+        unsafe { post.last([value])[0] }
     }
 }
 
@@ -328,8 +345,7 @@ unsafe fn avx2_store(m: &Micro<'_>, row: usize, column: usize, mut value: std::a
             if !post.residual.is_null() {
                 value = _mm256_add_ps(value, _mm256_loadu_ps(post.residual.add(at)));
             }
-            value = _mm256_max_ps(_mm256_set1_ps(post.low), value);
-            value = _mm256_min_ps(_mm256_set1_ps(post.high), value);
+            value = post.last(value);
         }
         _mm256_storeu_ps(c, value);
     }
@@ -489,8 +505,7 @@ unsafe fn avx512_store(
             if !post.residual.is_null() {
                 value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, post.residual.wrapping_add(at)));
             }
-            value = _mm512_max_ps(_mm512_set1_ps(post.low), value);
-            value = _mm512_min_ps(_mm512_set1_ps(post.high), value);
+            value = post.last(value);
         }
         _mm512_mask_storeu_ps(c, mask, value);
     }

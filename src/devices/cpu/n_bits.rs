@@ -182,10 +182,7 @@ unsafe fn store_body<const FMA: bool>(
                 if !post.residual.is_null() {
                     add(&mut values, post.residual.add(r * ldc));
                 }
-                for v in &mut values {
-                    *v = if post.low > *v { post.low } else { *v };
-                    *v = if post.high < *v { post.high } else { *v };
-                }
+                values.iter_mut().for_each(|v| *v = post.last([*v])[0]);
             }
             std::ptr::copy_nonoverlapping(values.as_ptr(), c.add(r * ldc), count);
         }

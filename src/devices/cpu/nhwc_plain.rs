@@ -1,4 +1,4 @@
-//! Convolution, transposed convolution and pooling with the channels last, in plain loops.
+//! Convolution and transposed convolution with the channels last, in plain loops.
 //!
 //! A result pixel is computed for a panel of output channels at a time; the panel's sums are an array the compiler
 //! keeps in vectors. What the fast kernels do not cover runs here.
@@ -8,7 +8,6 @@ use crate::conv::{check_bias, n_own, own_bias};
 use crate::epilogue::{Epilogue, Matrix};
 use crate::isa::{Isa, per_isa};
 use crate::layout::{Layout, NR};
-use crate::pool::Count;
 use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, parts_for};
 use crate::reference::Nothing;
 use crate::team::share;
@@ -293,7 +292,7 @@ pub(crate) fn conv(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
 /// Prepares a `conv_transpose` step with the channels last.
 pub(crate) fn conv_transpose(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
     let (x, w, y) = operands(call)?;
-    call.ensure(Channels::of(call)? == Channels::Last && w.layout.is_none(), "the layout is unknown")?;
+    call.ensure(Channels::of(call)? == Channels::Last, "the layout is unknown")?;
     // Seen backwards: the convolution goes from y to x.
     let window =
         Window::over(call, Channels::Last.spatial_in(y), &w.shape[2..], Channels::Last.spatial_in(x))?;
@@ -302,6 +301,13 @@ pub(crate) fn conv_transpose(call: &Call<'_>) -> Result<Box<dyn Prepared>, Runti
     call.ensure(Channels::Last.count_in(x) == w.shape[0], "input channels do not fit the weight")?;
     let channels = outputs.checked_mul(groups);
     call.ensure(channels == Some(Channels::Last.count_in(y)), "the result has the wrong channels")?;
+    let bias = bias(call, outputs * groups)?;
+    if y.len() > 0 && w.layout.is_some() {
+        let packed = groups.checked_mul(taps).map(|groups| Layout::ConvB { groups, depth: inputs, columns: outputs });
+        call.ensure(w.layout == packed, "the weight is packed for other sizes")?;
+        let sizes = crate::conv_transpose_rows::Sizes { batch: x.shape[0], groups, inputs, outputs, window };
+        return crate::conv_transpose_rows::prepare(call, sizes);
+    }
     let weights = Weights {
         ptr: w.f32(),
         group: inputs * outputs * taps,
@@ -321,77 +327,8 @@ pub(crate) fn conv_transpose(call: &Call<'_>) -> Result<Box<dyn Prepared>, Runti
         channel: 1,
         x: x.f32(),
         weights,
-        bias: bias(call, outputs * groups)?,
+        bias,
         y: y.f32(),
     };
     finish(call, conv, y)
-}
-
-/// What a pooling needs beside its window.
-pub(crate) struct Pooling {
-    pub window: Window,
-    pub max: bool,
-    pub count: Count,
-    pub batch: usize,
-    pub channels: usize,
-    pub x: *const f32,
-    pub y: *mut f32,
-    pub members: usize,
-}
-
-// SAFETY: the addresses in it are operands; see `Operand`.
-unsafe impl Send for Pooling {}
-// SAFETY: as above.
-unsafe impl Sync for Pooling {}
-
-impl Pooling {
-    /// Computes the channels of result pixel `at` (of all images).
-    unsafe fn pixel(&self, at: usize) {
-        let w = &self.window;
-        let place = at % w.output_len();
-        let out =
-            [place / (w.output[1] * w.output[2]), place / w.output[2] % w.output[1], place % w.output[2]];
-        // SAFETY: the result has all pixels.
-        let y =
-            unsafe { std::slice::from_raw_parts_mut(self.y.wrapping_add(at * self.channels), self.channels) };
-        y.fill(if self.max { f32::NEG_INFINITY } else { 0.0 });
-        let [_, kh, kw] = w.kernel;
-        for tap in 0..w.taps() {
-            let taps = [tap / (kh * kw), tap / kw % kh, tap % kw];
-            let source = |i: usize| w.source(i, out[i], taps[i]);
-            let (Some(d), Some(h), Some(x)) = (source(0), source(1), source(2)) else { continue };
-            let pixel = at / w.output_len() * w.input_len() + (d * w.input[1] + h) * w.input[2] + x;
-            // SAFETY: the pixel lies in the data.
-            let x = unsafe {
-                std::slice::from_raw_parts(self.x.wrapping_add(pixel * self.channels), self.channels)
-            };
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = if !self.max {
-                    *y + x
-                } else if x > *y || x.is_nan() {
-                    x
-                } else {
-                    *y
-                };
-            }
-        }
-        if !self.max {
-            let count: usize = (0..3).map(|i| self.count.along(i, out[i])).product();
-            y.iter_mut().for_each(|v| *v /= count as f32);
-        }
-    }
-}
-
-impl Prepared for Pooling {
-    fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
-        let pixels = self.batch * self.window.output_len();
-        let work = pixels.saturating_mul(self.channels).saturating_mul(self.window.taps());
-        let parts = parts_for(work, GRAIN, self.members);
-        cx.run(parts, &|part| {
-            for at in share(pixels, 1, part, parts) {
-                // SAFETY: members compute different pixels of the checked result.
-                unsafe { self.pixel(at) };
-            }
-        })
-    }
 }

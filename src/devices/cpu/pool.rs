@@ -3,7 +3,7 @@
 
 use crate::isa::{Isa, per_isa};
 use crate::micro::Post;
-use crate::nhwc_plain::Pooling;
+use crate::pool_rows::PoolRows;
 use crate::prepared::{Call, Cx, Prepared, parts_for};
 use crate::stencil::{Plane, Stencil, find};
 use crate::team::share;
@@ -171,7 +171,7 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     }
     if layout == Channels::Last {
         let (x, y, members) = (x.f32().cast_const(), y.f32(), call.members);
-        return Ok(Box::new(Pooling { window, max, count, batch, channels, x, y, members }));
+        return Ok(Box::new(PoolRows { isa: call.isa, window, max, count, batch, channels, x, y, members }));
     }
     Ok(Box::new(Pool {
         isa: call.isa,

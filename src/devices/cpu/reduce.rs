@@ -2,6 +2,7 @@
 //! innermost merged axis is either folded as a row or carries a vector of results.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
+use crate::columns::{Folded, fold};
 use crate::isa::{Isa, per_isa};
 use crate::math;
 use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, aligned, parts_for};
@@ -217,6 +218,15 @@ impl Reduce {
     }
 
     unsafe fn accumulate(&self, mode: Mode, base: usize, y: &mut [f32]) {
+        if matches!(mode, Mode::Sum | Mode::Mean | Mode::Max) && self.reduced.len() <= 3 {
+            let mut axes = [Axis { length: 1, step: 0 }; 3];
+            axes[3 - self.reduced.len()..].copy_from_slice(&self.reduced);
+            let x = self.x.wrapping_add(base);
+            let rows = Folded { x, counts: axes.map(|a| a.length), steps: axes.map(|a| a.step) };
+            // SAFETY: all rows lie in the operand.
+            unsafe { fold(self.isa, y.len(), &rows, mode == Mode::Max, 1.0, y.len(), y.as_mut_ptr()) };
+            return;
+        }
         y.fill(mode.start());
         for i in 0..count(&self.reduced) {
             // SAFETY: the row lies in the operand.
@@ -259,17 +269,26 @@ unsafe fn join_rows_body<const FMA: bool>(mode: Mode, y: &mut [f32], row: &[f32]
 /// Columns of a vector of results that are worked on at once.
 const COLUMNS: usize = 1024;
 
+impl Reduce {
+    /// Columns of a unit of work: so few that every member gets some.
+    fn columns(&self) -> usize {
+        let wanted = self.members.div_ceil(count(&self.kept).max(1));
+        self.inner.div_ceil(wanted).next_multiple_of(16).min(COLUMNS)
+    }
+}
+
 impl Prepared for Reduce {
     fn scratch(&self) -> Scratch {
         Scratch {
             shared: 0,
-            local: if self.inner_reduced { 0 } else { aligned(self.inner.min(COLUMNS) * 4) },
+            local: if self.inner_reduced { 0 } else { aligned(self.columns() * 4) },
         }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
         let outer = count(&self.kept);
-        let chunks = if self.inner_reduced { 1 } else { self.inner.div_ceil(COLUMNS) };
+        let columns = self.columns();
+        let chunks = if self.inner_reduced { 1 } else { self.inner.div_ceil(columns) };
         let width = if self.inner_reduced { 1 } else { self.inner };
         let parts = parts_for(outer * width * self.count, GRAIN, self.members);
         cx.run(parts, &|part| {
@@ -279,8 +298,8 @@ impl Prepared for Reduce {
                     if self.inner_reduced {
                         *self.y.add(unit) = self.fold_rows(unit);
                     } else {
-                        let from = unit % chunks * COLUMNS;
-                        let to = (from + COLUMNS).min(self.inner);
+                        let from = unit % chunks * columns;
+                        let to = (from + columns).min(self.inner);
                         self.vector(unit / chunks, from, to, cx.local(part).cast());
                     }
                 }

@@ -183,8 +183,7 @@ unsafe fn store(plane: &Plane, at: usize, mask: u16, mut value: std::arch::x86_6
                     value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, extra.wrapping_add(at)));
                 }
             }
-            value = _mm512_max_ps(_mm512_set1_ps(post.low), value);
-            value = _mm512_min_ps(_mm512_set1_ps(post.high), value);
+            value = post.last(value);
         }
         _mm512_mask_storeu_ps(plane.y.wrapping_add(at), mask, value);
     }

@@ -132,6 +132,21 @@ impl Window {
         at.checked_sub(self.pad[i]).filter(|&at| at < self.input[i])
     }
 
+    /// Taps along axis `i` that are not padding at window position `out`.
+    #[inline(always)]
+    pub(crate) fn inside(&self, i: usize, out: usize) -> std::ops::Range<usize> {
+        let at = out * self.stride[i];
+        let tap = |edge: usize| edge.saturating_sub(at).div_ceil(self.dilation[i]).min(self.kernel[i]);
+        let (from, to) = (tap(self.pad[i]), tap(self.input[i] + self.pad[i]));
+        from.min(to)..to
+    }
+
+    /// The input index along axis `i` of window position `out` and tap `tap`; 0 when it is padding.
+    #[inline(always)]
+    pub(crate) fn first(&self, i: usize, out: usize, tap: usize) -> usize {
+        self.source(i, out, tap).unwrap_or(0)
+    }
+
     /// Window positions along axis `i` for which tap `tap` is not padding.
     pub(crate) fn valid(&self, i: usize, tap: usize) -> std::ops::Range<usize> {
         let shift = tap * self.dilation[i];

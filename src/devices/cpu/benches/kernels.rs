@@ -219,6 +219,28 @@ fn channels_last(c: &mut Criterion) {
     ] {
         depthwise_last(c, kernel, stride, side, channels);
     }
+    let spec = Spec::new("pool")
+        .string("mode", "max")
+        .string("layout", "nhwc")
+        .ints("kernel", &[3, 3])
+        .ints("strides", &[2, 2])
+        .ints("pads", &[1; 4]);
+    let x = vec![Tensor::noise(&[1, 112, 112, 64], 1)];
+    step(c, "max pool nhwc 3x3 s2 64 112", 64 * 56 * 56 * 9, &spec, x, &[1, 56, 56, 64]);
+    for (side, channels) in [(7, 1280), (56, 64)] {
+        let spec = Spec::new("reduce").string("mode", "mean").ints("axes", &[1, 2]);
+        let x = vec![Tensor::noise(&[1, side, side, channels], 1)];
+        let work = (side * side * channels) as u64;
+        step(c, &format!("mean nhwc {side}x{side}x{channels}"), work, &spec, x, &[1, 1, 1, channels]);
+    }
+    for (side, inputs, outputs) in [(16, 128, 64), (64, 32, 16)] {
+        let spec = Spec::new("conv_transpose").ints("strides", &[2, 2]).string("layout", "nhwc").int("n_own", 3);
+        let w = Tensor::noise(&[inputs, outputs, 2, 2], 2).into_weight();
+        let x = vec![Tensor::noise(&[1, side, side, inputs], 1), w, Tensor::noise(&[outputs], 3)];
+        let work = 2 * (4 * side * side * inputs * outputs) as u64;
+        let name = format!("conv_transpose nhwc 2x2 s2 {inputs}-{outputs} {side}");
+        step(c, &name, work, &spec, x, &[1, 2 * side, 2 * side, outputs]);
+    }
 }
 
 /// What one core can do: independent fused multiply-adds on registers.

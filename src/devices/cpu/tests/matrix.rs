@@ -11,7 +11,7 @@ fn instr(op: TileOp, args: &[u32], index: u32, float: f64) -> TileInstr {
     TileInstr { op: op as i32, lane: Lane::Float as i32, args: args.to_vec(), index, float, int: 0 }
 }
 
-/// `max(x + e1, 0)` runs in registers, `sigmoid(x + e1)` through the interpreter.
+/// `max(x + e1, 0)` and the activations run in registers, `sigmoid(x + e1)` through the interpreter.
 fn epilogue(kind: usize) -> Option<TileProgram> {
     let load = |i| instr(TileOp::Load, &[], i, 0.0);
     let (instrs, out) = match kind {
@@ -29,15 +29,52 @@ fn epilogue(kind: usize) -> Option<TileProgram> {
             vec![load(0), load(1), instr(TileOp::Add, &[1, 0], 0, 0.0), instr(TileOp::Sigmoid, &[2], 0, 0.0)],
             3,
         ),
+        3..KINDS => activation(kind),
         _ => return None,
     };
     Some(TileProgram { inputs: 2, instrs, outputs: vec![out] })
+}
+
+/// Kinds of epilogues.
+const KINDS: usize = 6;
+
+/// Hard swish, hard sigmoid or leaky ReLU of `x + e1`, which is register 2.
+fn activation(kind: usize) -> (Vec<TileInstr>, u32) {
+    let constant = |value| instr(TileOp::Const, &[], 0, value);
+    let mut instrs = vec![
+        instr(TileOp::Load, &[], 0, 0.0),
+        instr(TileOp::Load, &[], 1, 0.0),
+        instr(TileOp::Add, &[0, 1], 0, 0.0),
+        constant(0.0),
+        constant(if kind == 5 { 0.1 } else { 1.0 / 6.0 }),
+    ];
+    if kind == 5 {
+        instrs.extend([
+            instr(TileOp::Mul, &[2, 4], 0, 0.0),
+            instr(TileOp::Lt, &[2, 3], 0, 0.0),
+            instr(TileOp::Select, &[6, 5, 2], 0, 0.0),
+        ]);
+        return (instrs, 7);
+    }
+    instrs.extend([
+        constant(0.5),
+        constant(1.0),
+        instr(TileOp::MulAdd, &[2, 4, 5], 0, 0.0),
+        instr(TileOp::Max, &[3, 7], 0, 0.0),
+        instr(TileOp::Min, &[6, 8], 0, 0.0),
+        instr(TileOp::Mul, &[2, 9], 0, 0.0),
+    ]);
+    (instrs, if kind == 3 { 10 } else { 9 })
 }
 
 fn finish(kind: usize, value: f64, extra: f64) -> f64 {
     match kind {
         1 => (value + extra).max(0.0),
         2 => 1.0 / (1.0 + (-(value + extra)).exp()),
+        3 => (value + extra) * ((value + extra) / 6.0 + 0.5).clamp(0.0, 1.0),
+        4 => ((value + extra) / 6.0 + 0.5).clamp(0.0, 1.0),
+        5 if value + extra < 0.0 => 0.1 * (value + extra),
+        5 => value + extra,
         _ => value,
     }
 }
@@ -98,7 +135,7 @@ proptest! {
     fn products_match(
         batch in 1usize..4, m in 1usize..40, n in 1usize..70, k in 1usize..50,
         trans in any::<(bool, bool)>(), b_batched in any::<bool>(), packed in any::<bool>(),
-        kind in 0usize..3, extra in 0usize..4,
+        kind in 0..KINDS, extra in 0usize..4,
     ) {
         gemm(&Gemm { batch, m, n, k, trans, b_batched, packed: packed && !b_batched, kind, extra });
     }
@@ -118,7 +155,7 @@ fn large_products_match() {
             (31, 40, 2300, false),
         ]
     {
-        for kind in 0..3 {
+        for kind in 0..KINDS {
             gemm(&Gemm {
                 batch: 1,
                 m,
@@ -307,6 +344,7 @@ impl Conv {
         let biased =
             |(i, s): (usize, &f64)| finish(self.kind, s + f64::from(bv[i / large % co]), f64::from(ev[i]));
         let want: Vec<f64> = sums.iter().enumerate().map(biased).collect();
+        let w = if self.packed { w.into_weight() } else { w };
         self.check_layouts("conv_transpose", [x, w, bias, extra], &want);
     }
 }
@@ -314,7 +352,7 @@ impl Conv {
 fn conv() -> impl Strategy<Value = Conv> {
     let axis = (1usize..12, 1usize..4, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
     let axes = prop::collection::vec(axis, 1..4);
-    (1usize..3, 1usize..3, 1usize..5, 1usize..16, axes, any::<bool>(), 0usize..3).prop_map(
+    (1usize..3, 1usize..3, 1usize..5, 1usize..16, axes, any::<bool>(), 0..KINDS).prop_map(
         |(batch, groups, inputs, outputs, axes, packed, kind)| Conv {
             batch,
             groups,
@@ -393,6 +431,28 @@ fn model_sized_convolutions_match() {
 }
 
 #[test]
+fn transposed_convolutions_without_overlap_match() {
+    for (groups, inputs, outputs, axes, kind) in
+        [(1, 19, 37, 2, 0), (1, 40, 64, 2, 1), (2, 5, 7, 2, 3), (1, 8, 16, 3, 1), (3, 4, 2, 1, 2)]
+    {
+        Conv {
+            batch: 2,
+            groups,
+            inputs,
+            outputs,
+            input: [2, 6, 38][3 - axes..].to_vec(),
+            kernel: vec![2; axes],
+            stride: vec![2; axes],
+            dilation: vec![1; axes],
+            pads: vec![0; 2 * axes],
+            packed: true,
+            kind,
+        }
+        .check_transposed();
+    }
+}
+
+#[test]
 fn depthwise_planes_of_every_width_match() {
     for (kernel, stride, kind) in [(3, 1, 0), (3, 2, 1), (5, 1, 2), (5, 2, 1)] {
         for (height, width, pad) in
@@ -440,5 +500,20 @@ fn bounds_treat_nan_as_defined() {
         let want = [if kept { f64::NAN } else { 0.0 }, 0.0, 1.0, 2.0, 0.0];
         let spec = Spec::new("gemm").int("n_own", 2).program(program);
         check_f32(&spec, &[Some(x.clone()), Some(one.clone())], &[5, 1], &want);
+    }
+}
+
+#[test]
+fn activations_treat_nan_and_infinity_as_defined() {
+    let x = Tensor::f32(&[4, 1], &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0]);
+    let inputs = [Some(x), Some(Tensor::f32(&[1, 1], &[1.0])), Some(Tensor::f32(&[1], &[0.0]))];
+    let (nan, infinity) = (f64::NAN, f64::INFINITY);
+    for (kind, want) in [
+        (3, [nan, infinity, nan, 0.0]),
+        (4, [nan, 1.0, 0.0, 0.5]),
+        (5, [nan, infinity, -infinity, 0.0]),
+    ] {
+        let spec = Spec::new("gemm").int("n_own", 2).program(epilogue(kind).unwrap());
+        check_f32(&spec, &inputs, &[4, 1], &want);
     }
 }

@@ -86,8 +86,9 @@ proptest! {
     fn pooling_matches(
         plane in (1usize..9, 1usize..20), kernel in (1usize..4, 1usize..4), stride in (1usize..4, 1usize..4),
         pads in (0usize..2, 0usize..2, 0usize..2, 0usize..2), dilation in 1usize..3, max in any::<bool>(), count in any::<bool>(),
+        channels in prop::sample::select(&[1usize, 3, 4, 9, 16, 40][..]),
     ) {
-        pool([plane.0, plane.1], [kernel.0, kernel.1], [stride.0, stride.1], [pads.0, pads.1, pads.2, pads.3], dilation, max, count);
+        pool(channels, [plane.0, plane.1], [kernel.0, kernel.1], [stride.0, stride.1], [pads.0, pads.1, pads.2, pads.3], dilation, max, count);
     }
 
     #[test]
@@ -105,6 +106,8 @@ fn long_rows_match() {
         if mode != "prod" {
             reduce(&[3, 40_000], &[true, false], mode);
             reduce(&[300, 2500], &[false, true], mode);
+            reduce(&[2, 9, 7, 40], &[true, false, false, true], mode);
+            reduce(&[5, 3, 4, 33], &[false, true, false, true], mode);
         }
     }
     softmax(&[70, 1030], 1, false);
@@ -155,7 +158,9 @@ fn norm(shape: &[usize], axis: usize, rms: bool, with: (bool, bool)) {
     check_f32(&spec, &[Some(x), with.0.then_some(scale), with.1.then_some(bias)], shape, &want);
 }
 
+#[allow(clippy::too_many_arguments, reason = "one per parameter of the kernel")]
 fn pool(
+    channels: usize,
     plane: [usize; 2],
     kernel: [usize; 2],
     stride: [usize; 2],
@@ -172,10 +177,10 @@ fn pool(
         }
         out[i] = (plane[i] + pads[i] + pads[i + 2] - reach) / stride[i] + 1;
     }
-    let x = Tensor::noise(&[2, 3, plane[0], plane[1]], 10);
+    let x = Tensor::noise(&[2, channels, plane[0], plane[1]], 10);
     let xv = x.values();
     let mut want = vec![];
-    for channel in 0..6 {
+    for channel in 0..2 * channels {
         for position in 0..out[0] * out[1] {
             let (oh, ow) = (position / out[1], position % out[1]);
             let mut seen = vec![];
@@ -201,7 +206,7 @@ fn pool(
         .ints("pads", &ints(&pads))
         .ints("dilations", &[dilation as i64; 2])
         .int("count_include_pad", count.into());
-    let shape = [2, 3, out[0], out[1]];
+    let shape = [2, channels, out[0], out[1]];
     check_f32(&spec, &[Some(x.clone())], &shape, &want);
     let (shape, want) = moved(&shape, &want);
     check_f32(&spec.string("layout", "nhwc"), &[Some(channels_last(&x))], &shape, &want);
@@ -257,7 +262,7 @@ fn pooled_planes_of_every_width_match() {
     for (kernel, stride, pads) in [(2, 2, 0), (3, 1, 1), (3, 2, 1), (3, 2, 0), (5, 1, 2), (4, 4, 1)] {
         for plane in [[7, 7], [14, 15], [9, 33], [5, 50]] {
             for max in [true, false] {
-                pool(plane, [kernel; 2], [stride; 2], [pads; 4], 1, max, false);
+                pool(3, plane, [kernel; 2], [stride; 2], [pads; 4], 1, max, false);
             }
         }
     }
@@ -271,4 +276,12 @@ fn nan_wins_in_max_pooling() {
     let want: Vec<f64> = (0..49).map(|at| if touched(at) { f64::NAN } else { 1.0 }).collect();
     let spec = Spec::new("pool").string("mode", "max").ints("kernel", &[3, 3]).ints("pads", &[1; 4]);
     check_f32(&spec, &[Some(Tensor::f32(&[1, 1, 7, 7], &values))], &[1, 1, 7, 7], &want);
+    // With the channels last, the same in every channel.
+    let spread = |channels: usize| values.iter().flat_map(|&v| vec![v; channels]).collect::<Vec<_>>();
+    let spec = spec.string("layout", "nhwc");
+    for channels in [1, 4, 8, 20] {
+        let want: Vec<f64> = want.iter().flat_map(|&v| vec![v; channels]).collect();
+        let shape = [1, 7, 7, channels];
+        check_f32(&spec, &[Some(Tensor::f32(&shape, &spread(channels)))], &shape, &want);
+    }
 }
