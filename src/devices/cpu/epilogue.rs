@@ -42,11 +42,34 @@ impl Epilogue {
         matrix: Matrix,
         bias: Option<&Operand>,
     ) -> Result<Self, RuntimeError> {
-        let mut epilogue = Self { post: Post::NONE, bias_rows: matrix.rows.max(1), tile: None };
+        let mut post = Post::NONE;
         if let Some(bias) = bias {
-            epilogue.post.row_bias = bias.f32();
-            epilogue.post.active = true;
+            post.row_bias = bias.f32();
+            post.active = true;
         }
+        Self::bind(call, n_own, matrix, post)
+    }
+
+    /// The same with one value of `bias` per column.
+    ///
+    /// # Errors
+    /// When the program does not fit its operands.
+    pub(crate) fn over_columns(
+        call: &Call<'_>,
+        n_own: usize,
+        matrix: Matrix,
+        bias: Option<&Operand>,
+    ) -> Result<Self, RuntimeError> {
+        let mut post = Post::NONE;
+        if let Some(bias) = bias {
+            post.column_bias = bias.f32();
+            post.active = true;
+        }
+        Self::bind(call, n_own, matrix, post)
+    }
+
+    fn bind(call: &Call<'_>, n_own: usize, matrix: Matrix, post: Post) -> Result<Self, RuntimeError> {
+        let mut epilogue = Self { post, bias_rows: matrix.rows.max(1), tile: None };
         let Some(program) = &call.kernel.program else { return Ok(epilogue) };
         program.check()?;
         let output = call.output(0)?.clone();

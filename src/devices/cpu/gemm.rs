@@ -150,7 +150,7 @@ pub(crate) unsafe fn area(
 }
 
 /// How a team is cut into a grid over rows and columns of C: the cut with the smallest largest share.
-fn grid(parts: usize, row_panels: usize, column_panels: usize) -> (usize, usize) {
+pub(crate) fn grid(parts: usize, row_panels: usize, column_panels: usize) -> (usize, usize) {
     let cost = |rows: usize| {
         let columns = parts / rows;
         (row_panels.div_ceil(rows) * column_panels.div_ceil(columns), rows)

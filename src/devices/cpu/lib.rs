@@ -32,6 +32,8 @@ mod conv_transpose;
 #[cfg(feature = "run")]
 mod depthwise;
 #[cfg(feature = "run")]
+mod depthwise_rows;
+#[cfg(feature = "run")]
 mod driver;
 #[cfg(feature = "run")]
 mod epilogue;
@@ -45,6 +47,8 @@ mod gemm;
 mod im2col;
 #[cfg(feature = "run")]
 pub mod isa;
+#[cfg(feature = "run")]
+mod lanes;
 #[cfg(feature = "run")]
 mod math;
 #[cfg(feature = "run")]

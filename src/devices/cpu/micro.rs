@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
 use crate::isa::Isa;
+use crate::lanes::Lanes;
 use crate::layout::{MR, NR};
 
 /// Most rows of the form that works on `WIDE` panels at once.
@@ -51,6 +52,25 @@ impl Post {
             column_bias: shift(self.column_bias, column),
             residual: shift(self.residual, row * ldc + column),
             ..*self
+        }
+    }
+
+    /// Finishes `value`, which has its column's bias, of row `row`; the residual's element is `at`.
+    ///
+    /// # Safety
+    /// Operands have the lanes from there on, and the instruction set of the vector is here.
+    #[inline(always)]
+    pub(crate) unsafe fn after_bias<V: Lanes>(&self, value: V, row: usize, at: usize) -> V {
+        let mut value = value;
+        // SAFETY: the caller's contract.
+        unsafe {
+            if !self.row_bias.is_null() {
+                value = value.add(V::splat(*self.row_bias.add(row)));
+            }
+            if !self.residual.is_null() {
+                value = value.add(V::load(self.residual.wrapping_add(at)));
+            }
+            value.at_least(V::splat(self.low)).at_most(V::splat(self.high))
         }
     }
 }

@@ -265,6 +265,12 @@ pub(crate) fn conv(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
     let channels = layout.count_in(x);
     call.ensure(inputs.checked_mul(groups) == Some(channels), "input channels do not fit the weight")?;
     call.ensure(Channels::Last.count_in(y) == w.shape[0], "the result has the wrong channels")?;
+    let weights = weights(call, w, [groups, outputs, inputs, window.taps()])?;
+    let bias = bias(call, w.shape[0])?;
+    let depthwise = layout == Channels::Last && matches!(w.layout, Some(Layout::Depthwise { .. }));
+    if depthwise && crate::depthwise_rows::has(&window) && y.len() > 0 {
+        return crate::depthwise_rows::prepare(call, window, x.shape[0], channels);
+    }
     let plane = window.input_len();
     let (pixel, channel) = if layout == Channels::Last { (channels, 1) } else { (1, plane) };
     let conv = Conv {
@@ -276,9 +282,9 @@ pub(crate) fn conv(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
         pixel,
         channel,
         x: x.f32(),
-        weights: weights(call, w, [groups, outputs, inputs, window.taps()])?,
+        weights,
         window,
-        bias: bias(call, w.shape[0])?,
+        bias,
         y: y.f32(),
     };
     finish(call, conv, y)

@@ -73,15 +73,39 @@ fn conv(c: &mut Criterion, case: &Conv) {
     step(c, name, work, &spec, inputs, &[1, outputs, out, out]);
 }
 
+/// A depthwise convolution with its channels last, bounded as by ReLU6.
+fn depthwise_last(c: &mut Criterion, kernel: usize, stride: usize, side: usize, channels: usize) {
+    let (pad, out) = ((kernel / 2) as i64, side.div_ceil(stride));
+    let spec = Spec::new("conv")
+        .ints("pads", &[pad; 4])
+        .ints("strides", &[stride as i64; 2])
+        .int("group", channels as i64)
+        .string("layout", "nhwc")
+        .int("n_own", 3)
+        .program(relu6());
+    let w = Tensor::noise(&[channels, 1, kernel, kernel], 2).into_weight();
+    let work = 2 * (channels * out * out * kernel * kernel) as u64;
+    let x = Tensor::noise(&[1, side, side, channels], 1);
+    let name = format!("depthwise nhwc {kernel}x{kernel} s{stride} {channels} {side}");
+    step(c, &name, work, &spec, vec![x, w, Tensor::noise(&[channels], 3)], &[1, out, out, channels]);
+}
+
+fn instr(op: TileOp, args: &[u32], float: f64) -> TileInstr {
+    TileInstr { op: op as i32, lane: Lane::Float as i32, args: args.to_vec(), index: 0, float, int: 0 }
+}
+
+fn relu6() -> TileProgram {
+    let instrs = vec![
+        instr(TileOp::Load, &[], 0.0),
+        instr(TileOp::Const, &[], 0.0),
+        instr(TileOp::Max, &[1, 0], 0.0),
+        instr(TileOp::Const, &[], 6.0),
+        instr(TileOp::Min, &[3, 2], 0.0),
+    ];
+    TileProgram { inputs: 1, instrs, outputs: vec![4] }
+}
+
 fn gelu() -> TileProgram {
-    let instr = |op: TileOp, args: &[u32], float: f64| TileInstr {
-        op: op as i32,
-        lane: Lane::Float as i32,
-        args: args.to_vec(),
-        index: 0,
-        float,
-        int: 0,
-    };
     let instrs = vec![
         instr(TileOp::Load, &[], 0.0),
         instr(TileOp::Const, &[], std::f64::consts::FRAC_1_SQRT_2),
@@ -180,6 +204,23 @@ fn rows(c: &mut Criterion) {
     step(c, "mean 2048x7x7", 2048 * 49, &spec, vec![Tensor::noise(&[1, 2048, 7, 7], 1)], &[1, 2048]);
 }
 
+/// Mobile networks with the channels last: everything between the products.
+fn channels_last(c: &mut Criterion) {
+    for (kernel, stride, side, channels) in [
+        (3, 1, 112, 32),
+        (3, 2, 112, 96),
+        (3, 1, 56, 144),
+        (3, 1, 28, 192),
+        (3, 1, 14, 576),
+        (3, 1, 7, 960),
+        (5, 2, 28, 96),
+        (5, 1, 14, 240),
+        (5, 1, 7, 576),
+    ] {
+        depthwise_last(c, kernel, stride, side, channels);
+    }
+}
+
 /// What one core can do: independent fused multiply-adds on registers.
 fn peak(c: &mut Criterion) {
     const STEPS: usize = 100_000;
@@ -211,5 +252,5 @@ unsafe fn fma_loop(steps: usize) -> f32 {
     sums.iter().map(|&s| _mm512_reduce_add_ps(s)).sum()
 }
 
-criterion_group!(benches, peak, matrices, convolutions, rows);
+criterion_group!(benches, peak, matrices, convolutions, channels_last, rows);
 criterion_main!(benches);
