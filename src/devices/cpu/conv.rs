@@ -197,8 +197,9 @@ fn split(sizes: &Sizes, members: usize) -> (usize, usize) {
 
 /// Prepares a `conv` step.
 pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
-    if Channels::of(call)? != Channels::First {
-        return crate::nhwc_plain::conv(call);
+    let layout = Channels::of(call)?;
+    if layout != Channels::First {
+        return crate::conv_rows::prepare(call, layout);
     }
     let sizes = sizes(call)?;
     let (x, w, y) = (call.input(0)?, call.input(1)?, call.output(0)?);

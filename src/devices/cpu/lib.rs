@@ -28,6 +28,8 @@ mod broadcast;
 #[cfg(feature = "run")]
 mod conv;
 #[cfg(feature = "run")]
+mod conv_rows;
+#[cfg(feature = "run")]
 mod conv_transpose;
 #[cfg(feature = "run")]
 mod depthwise;
@@ -85,6 +87,8 @@ mod softmax;
 mod stencil;
 #[cfg(feature = "run")]
 mod strided;
+#[cfg(feature = "run")]
+mod strip;
 #[cfg(feature = "run")]
 mod team;
 #[cfg(feature = "run")]
