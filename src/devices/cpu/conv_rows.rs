@@ -414,6 +414,9 @@ pub(crate) fn prepare(call: &Call<'_>, layout: Channels) -> Result<Box<dyn Prepa
     if y.len() == 0 {
         return Ok(Box::new(crate::reference::Nothing));
     }
+    if let (Channels::Last, Some(Layout::Winograd { .. })) = (layout, w.layout) {
+        return crate::winograd::prepare(call, sizes);
+    }
     let pixels = sizes.batch * sizes.window.output_len();
     let matrix = Matrix { columns: sizes.outputs * sizes.groups, rows: pixels };
     let epilogue = Epilogue::over_columns(call, n_own(call), matrix, own_bias(call))?;

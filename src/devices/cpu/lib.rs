@@ -13,6 +13,8 @@
 
 #[cfg(feature = "compile")]
 mod capability;
+#[cfg(feature = "compile")]
+mod winograd_weight;
 pub mod layout;
 #[cfg(feature = "compile")]
 mod pack_n_bits;
@@ -103,6 +105,8 @@ mod vector;
 mod widened;
 #[cfg(feature = "run")]
 mod window;
+#[cfg(feature = "run")]
+mod winograd;
 
 #[cfg(feature = "compile")]
 pub use capability::{pack, supports};
