@@ -6,13 +6,13 @@
 //! they reach over its sides, the rows of the data that a patch of results needs are first copied between zeros.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::blocks::{COLUMNS, Columns, DEPTH, Rows};
+use crate::blocks::{COLUMNS, Columns, DEPTH, Format, ONE, Rows, copy_floats};
 use crate::conv::{Sizes, n_own, own_bias};
 use crate::epilogue::{Epilogue, Matrix};
 use crate::gemm::{Target, area};
 use crate::isa::Isa;
 use crate::layout::{Layout, MR, NR};
-use crate::micro::{Micro, Post, kernels};
+use crate::micro::{LINE, Micro, Post, kernels};
 use crate::prepared::{Call, Cx, Operand, Prepared, Scratch, Shared, aligned, parts_for};
 use crate::strip::{Place, Strides, Strip};
 use crate::team::share;
@@ -130,10 +130,22 @@ impl Common {
     }
 }
 
+impl Pointwise {
+    /// The data as a matrix.
+    fn rows(&self) -> Rows<'static> {
+        let depth = self.common.sizes.inputs;
+        Rows { ptr: self.common.x, row: depth, step: 1, taps: ONE, depth }
+    }
+}
+
 impl Prepared for Pointwise {
     fn scratch(&self) -> Scratch {
         let c = &self.common;
-        Scratch { shared: aligned(c.packed_bytes()), local: aligned(c.epilogue.scratch_bytes()) }
+        let copy = copy_floats(&self.rows(), Format::F32, self.pixels, c.sizes.outputs);
+        Scratch {
+            shared: aligned(c.packed_bytes()),
+            local: aligned(copy * 4) + aligned(c.epilogue.scratch_bytes()),
+        }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
@@ -143,7 +155,7 @@ impl Prepared for Pointwise {
         cx.run(c.grid.0 * c.grid.1, &|part| {
             let rows = share(self.pixels, MR, part % c.grid.0, c.grid.0);
             let columns = share(columns, NR, part / c.grid.0, c.grid.1);
-            let a = Rows { ptr: c.x, row: depth, step: 1, taps: crate::blocks::ONE, depth };
+            let a = self.rows();
             let to = Target { c: c.y, ldc: c.channels(), row: 0 };
             // SAFETY: members compute different parts of the result; sizes were checked against the operands.
             unsafe { area(c.isa, &a, &b, &to, &c.epilogue, (rows, columns), cx.local(part)) };
@@ -210,7 +222,8 @@ impl Direct {
     unsafe fn run(&self, patch: &Patch, panels: Range<usize>, b: *const f32, local: *mut u8) {
         let c = &self.common;
         let w = &c.sizes.window;
-        let place = Place { plane: patch.plane, row: patch.rows.start, rows: patch.rows.len(), from: patch.from };
+        let place =
+            Place { plane: patch.plane, row: patch.rows.start, rows: patch.rows.len(), from: patch.from };
         let (origin, scratch) = match &self.strip {
             // SAFETY: the scratch has room for the strip.
             Some(strip) => unsafe {
@@ -220,7 +233,11 @@ impl Direct {
             None => (self.data.origin(c.x, w, &place), local),
         };
         let pixels = patch.rows.len() * (patch.to - patch.from);
-        let most = if c.epilogue.is_program() { (PROGRAM_FLOATS / pixels / NR).clamp(4, COLUMNS / NR) } else { COLUMNS / NR };
+        let most = if c.epilogue.is_program() {
+            (PROGRAM_FLOATS / pixels / NR).clamp(4, COLUMNS / NR)
+        } else {
+            COLUMNS / NR
+        };
         let mut panel = panels.start;
         while panel < panels.end {
             let (group, first) = (panel / c.panels(), panel % c.panels());
@@ -242,7 +259,15 @@ impl Direct {
     }
 
     /// Output channels `column..column + columns`, of one group, of a patch.
-    unsafe fn columns(&self, patch: &Patch, a: Rows<'_>, b: Columns, column: usize, columns: usize, scratch: *mut u8) {
+    unsafe fn columns(
+        &self,
+        patch: &Patch,
+        a: Rows<'_>,
+        b: Columns,
+        column: usize,
+        columns: usize,
+        scratch: *mut u8,
+    ) {
         let c = &self.common;
         let [_, height, width] = c.sizes.window.output;
         let pixel = (patch.plane * height + patch.rows.start) * width + patch.from;
@@ -300,23 +325,27 @@ impl Direct {
         let kernels = kernels(self.common.isa);
         let row_step = self.common.sizes.window.stride[1].wrapping_mul(self.read.row);
         for column in (0..product.columns).step_by(NR) {
-            let mut count = 0;
+            let (next, mut count) = (product.b.at(done, column + NR), 0);
             for (line, row) in patch.rows.clone().enumerate() {
                 let Some(cut) = self.cut(part, row, done, end) else { continue };
+                let b = product.b.at(cut.from, column);
                 let first = line * self.common.sizes.window.output[2];
                 for tile in 0..tiles {
                     let (from, to) = (tile * width / tiles, (tile + 1) * width / tiles);
                     let micro = Micro {
                         taps: cut.taps,
                         depth: part.depth,
-                        a: part.ptr.wrapping_add(line.wrapping_mul(row_step).wrapping_add(from.wrapping_mul(part.row))),
+                        a: part.ptr.wrapping_add(
+                            line.wrapping_mul(row_step).wrapping_add(from.wrapping_mul(part.row)),
+                        ),
                         a_row: part.row,
                         a_step: part.step,
-                        b: product.b.at(cut.from, column),
+                        b,
                         b_step: product.b.step,
                         b_panel: product.b.panel,
-                        // Each tile fetches one line per row of B: two of them fetch the next panel.
-                        ahead: product.b.at(done, column + NR).wrapping_add(count % 2 * (end - done) * NR / 2),
+                        // Two tiles fetch the next panel.
+                        ahead: if count < 2 { next.wrapping_add(count * (end - done) * LINE) } else { b },
+                        ahead_step: LINE,
                         c: product.c.wrapping_add((first + from) * ldc + column),
                         ldc,
                         cols: (product.columns - column).min(NR),
@@ -378,8 +407,12 @@ pub(crate) fn sizes(call: &Call<'_>, layout: Channels) -> Result<Sizes, RuntimeE
     call.ensure(float, "convolutions are computed in f32")?;
     call.ensure(x.layout.is_none() && y.layout.is_none(), "only the weight may be packed")?;
     let axes = x.shape.len();
-    call.ensure(axes >= 3 && w.shape.len() == axes && y.shape.len() == axes, "operands differ in their axes")?;
-    let window = crate::window::Window::over(call, layout.spatial_in(x), &w.shape[2..], Channels::Last.spatial_in(y))?;
+    call.ensure(
+        axes >= 3 && w.shape.len() == axes && y.shape.len() == axes,
+        "operands differ in their axes",
+    )?;
+    let window =
+        crate::window::Window::over(call, layout.spatial_in(x), &w.shape[2..], Channels::Last.spatial_in(y))?;
     let groups = usize::try_from(call.kernel.int("group").unwrap_or(1)).unwrap_or(0);
     call.ensure(groups > 0 && w.shape[0].is_multiple_of(groups), "groups do not divide the channels")?;
     let sizes = Sizes { batch: x.shape[0], groups, inputs: w.shape[1], outputs: w.shape[0] / groups, window };

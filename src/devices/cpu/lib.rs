@@ -13,11 +13,11 @@
 
 #[cfg(feature = "compile")]
 mod capability;
-#[cfg(feature = "compile")]
-mod winograd_weight;
 pub mod layout;
 #[cfg(feature = "compile")]
 mod pack_n_bits;
+#[cfg(feature = "compile")]
+mod winograd_weight;
 
 #[cfg(feature = "run")]
 mod attention;

@@ -38,7 +38,8 @@ impl Strides {
     /// Of the data of a convolution.
     pub(crate) fn of(sizes: &Sizes, layout: Channels) -> Self {
         let (channels, [depth, height, width]) = (sizes.inputs * sizes.groups, sizes.window.input);
-        let (pixel, channel) = if layout == Channels::Last { (channels, 1) } else { (1, depth * height * width) };
+        let (pixel, channel) =
+            if layout == Channels::Last { (channels, 1) } else { (1, depth * height * width) };
         Self {
             image: depth * height * width * channels,
             plane: height * width * pixel,
@@ -62,7 +63,8 @@ impl Strides {
         let plane = if strip { self.plane } else { self.plane.wrapping_mul(w.dilation[0]) };
         let at = |tap: usize| {
             let (d, h, x) = (tap / (height * width), tap / width % height, tap % width);
-            let (h, x) = ((h * w.dilation[1]).wrapping_mul(self.row), (x * w.dilation[2]).wrapping_mul(self.pixel));
+            let (h, x) =
+                ((h * w.dilation[1]).wrapping_mul(self.row), (x * w.dilation[2]).wrapping_mul(self.pixel));
             d.wrapping_mul(plane).wrapping_add(h).wrapping_add(x)
         };
         (0..w.taps()).map(at).collect()
@@ -103,7 +105,14 @@ impl Strip {
     ///
     /// # Safety
     /// `x` has the data with strides `data`, `out` has room for the strip.
-    pub(crate) unsafe fn fill(&self, x: *const f32, w: &Window, data: &Strides, place: &Place, out: *mut f32) {
+    pub(crate) unsafe fn fill(
+        &self,
+        x: *const f32,
+        w: &Window,
+        data: &Strides,
+        place: &Place,
+        out: *mut f32,
+    ) {
         let ([top_plane, top, left], image) = place.at(w);
         let needed = (place.rows - 1) * w.stride[1] + (w.kernel[1] - 1) * w.dilation[1] + 1;
         let x = x.wrapping_add(image * data.image);
@@ -111,7 +120,8 @@ impl Strip {
             for plane in 0..self.planes {
                 let z = inside(top_plane + (plane * w.dilation[0]) as isize, w.input[0]);
                 for row in 0..needed.min(self.rows) {
-                    let to = channel * self.strides.channel + plane * self.strides.plane + row * self.strides.row;
+                    let to =
+                        channel * self.strides.channel + plane * self.strides.plane + row * self.strides.row;
                     let to = out.wrapping_add(to);
                     let y = inside(top + row as isize, w.input[1]);
                     // SAFETY: the row lies in the data and in the strip.

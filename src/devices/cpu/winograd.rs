@@ -10,7 +10,7 @@ use crate::epilogue::{Epilogue, Matrix};
 use crate::isa::Isa;
 use crate::lanes::{Lanes, per_lanes};
 use crate::layout::{Layout, MR, NR};
-use crate::micro::{Micro, Post, kernels};
+use crate::micro::{LINE, Micro, Post, kernels};
 use crate::prepared::{Call, Cx, Prepared, Scratch, Shared, aligned, parts_for};
 use crate::team::share;
 use partita_runtime::error::RuntimeError;
@@ -50,11 +50,11 @@ impl Filter for Two {
     unsafe fn data<V: Lanes>(d: &mut [V; 6]) {
         // SAFETY: the caller's contract.
         unsafe {
-            let [d0, d1, d2, d3, ..] = *d;
-            d[0] = d2.sub(d0);
+            let ([d0, d1, d2, d3, ..], minus) = (*d, V::splat(-1.0));
+            d[0] = d0.fma(minus, d2);
             d[1] = d1.add(d2);
-            d[2] = d2.sub(d1);
-            d[3] = d3.sub(d1);
+            d[2] = d1.fma(minus, d2);
+            d[3] = d1.fma(minus, d3);
         }
     }
 
@@ -62,7 +62,7 @@ impl Filter for Two {
     unsafe fn results<V: Lanes>(p: &[V; 6]) -> [V; 4] {
         // SAFETY: the caller's contract.
         unsafe {
-            let (sum, difference) = (p[1].add(p[2]), p[1].sub(p[2]));
+            let (sum, difference) = (p[1].add(p[2]), p[2].fma(V::splat(-1.0), p[1]));
             [p[0].add(sum), difference.add(p[3]), p[0], p[0]]
         }
     }
@@ -85,14 +85,14 @@ impl Filter for Four {
             let (minus_a, minus_b) = (V::splat(-A), V::splat(-B));
             let (minus_aa, minus_bb) = (V::splat(-A * A), V::splat(-B * B));
             let (product, minus_sum) = (V::splat(A * A * B * B), V::splat(-(A * A + B * B)));
-            let (even_a, odd_a) = (d2.mul_add(minus_bb, d4), d1.mul_add(minus_bb, d3));
-            let (even_b, odd_b) = (d2.mul_add(minus_aa, d4), d1.mul_add(minus_aa, d3));
-            d[0] = d0.mul_add(product, d2.mul_add(minus_sum, d4));
-            d[1] = odd_a.mul_add(a, even_a);
-            d[2] = odd_a.mul_add(minus_a, even_a);
-            d[3] = odd_b.mul_add(b, even_b);
-            d[4] = odd_b.mul_add(minus_b, even_b);
-            d[5] = d1.mul_add(product, d3.mul_add(minus_sum, d5));
+            let (even_a, odd_a) = (d2.fma(minus_bb, d4), d1.fma(minus_bb, d3));
+            let (even_b, odd_b) = (d2.fma(minus_aa, d4), d1.fma(minus_aa, d3));
+            d[0] = d0.fma(product, d2.fma(minus_sum, d4));
+            d[1] = odd_a.fma(a, even_a);
+            d[2] = odd_a.fma(minus_a, even_a);
+            d[3] = odd_b.fma(b, even_b);
+            d[4] = odd_b.fma(minus_b, even_b);
+            d[5] = d1.fma(product, d3.fma(minus_sum, d5));
         }
     }
 
@@ -100,12 +100,12 @@ impl Filter for Four {
     unsafe fn results<V: Lanes>(p: &[V; 6]) -> [V; 4] {
         // SAFETY: the caller's contract.
         unsafe {
-            let (sum_a, difference_a) = (p[1].add(p[2]), p[1].sub(p[2]));
-            let (sum_b, difference_b) = (p[3].add(p[4]), p[3].sub(p[4]));
-            let zero = V::splat(0.0);
+            let (zero, minus) = (V::splat(0.0), V::splat(-1.0));
+            let (sum_a, difference_a) = (p[1].add(p[2]), p[2].fma(minus, p[1]));
+            let (sum_b, difference_b) = (p[3].add(p[4]), p[4].fma(minus, p[3]));
             let powers = |a: V, b: V, n: i32, rest: V| {
                 let (x, y) = (V::splat(A.powi(n)), V::splat(B.powi(n)));
-                a.mul_add(x, b.mul_add(y, rest))
+                a.fma(x, b.fma(y, rest))
             };
             [
                 p[0].add(sum_a.add(sum_b)),
@@ -120,20 +120,33 @@ impl Filter for Four {
 /// Pixels of one square of data, row by row.
 type Sources = [*const f32; MAX_SQUARE];
 
-per_lanes! { unsafe fn transform_2 = transform[Two](sources: &Sources, channels: usize, out: *mut f32, step: usize) }
-per_lanes! { unsafe fn transform_4 = transform[Four](sources: &Sources, channels: usize, out: *mut f32, step: usize) }
+per_lanes! { unsafe fn transform_2 = transform_two(sources: &Sources, channels: usize, out: *mut f32, step: usize) }
+per_lanes! { unsafe fn transform_4 = transform_four(sources: &Sources, channels: usize, out: *mut f32, step: usize) }
+
+#[inline(always)]
+unsafe fn transform_two<V: Lanes>(sources: &Sources, channels: usize, out: *mut f32, step: usize) {
+    // SAFETY: the same contract.
+    unsafe { transform::<V, Two>(sources, channels, out, step) }
+}
+
+#[inline(always)]
+unsafe fn transform_four<V: Lanes>(sources: &Sources, channels: usize, out: *mut f32, step: usize) {
+    // SAFETY: the same contract.
+    unsafe { transform::<V, Four>(sources, channels, out, step) }
+}
 
 /// Transforms one square of data; its products' channels go to `out`, `step` apart.
 #[inline(always)]
 unsafe fn transform<V: Lanes, F: Filter>(sources: &Sources, channels: usize, out: *mut f32, step: usize) {
-    for channel in (0..channels).step_by(V::WIDTH) {
-        let count = channels - channel;
+    for channel in (0..channels).step_by(V::COUNT) {
+        // The last vector may overlap the one before.
+        let channel = channel.min(channels - V::COUNT);
         // SAFETY: every source has `channels` floats, and so has every product.
         unsafe {
             let mut half = [[V::splat(0.0); 6]; 6];
             for (x, half) in half.iter_mut().enumerate().take(F::SIDE) {
                 for y in 0..F::SIDE {
-                    half[y] = V::load_up_to(sources[y * F::SIDE + x].wrapping_add(channel), count);
+                    half[y] = V::load(sources[y * F::SIDE + x].wrapping_add(channel));
                 }
                 F::data(half);
             }
@@ -141,7 +154,7 @@ unsafe fn transform<V: Lanes, F: Filter>(sources: &Sources, channels: usize, out
                 let mut row: [V; 6] = std::array::from_fn(|x| half[x][y]);
                 F::data(&mut row);
                 for x in 0..F::SIDE {
-                    row[x].store_up_to(out.wrapping_add((y * F::SIDE + x) * step + channel), count);
+                    row[x].store(out.wrapping_add((y * F::SIDE + x) * step + channel));
                 }
             }
         }
@@ -166,15 +179,27 @@ struct Square {
     post_row: usize,
 }
 
-per_lanes! { unsafe fn results_2 = results[Two](square: &Square) }
-per_lanes! { unsafe fn results_4 = results[Four](square: &Square) }
+per_lanes! { unsafe fn results_2 = results_two(square: &Square) }
+per_lanes! { unsafe fn results_4 = results_four(square: &Square) }
+
+#[inline(always)]
+unsafe fn results_two<V: Lanes>(square: &Square) {
+    // SAFETY: the same contract.
+    unsafe { results::<V, Two>(square) }
+}
+
+#[inline(always)]
+unsafe fn results_four<V: Lanes>(square: &Square) {
+    // SAFETY: the same contract.
+    unsafe { results::<V, Four>(square) }
+}
 
 /// Transforms the products of one square into results.
 #[inline(always)]
 unsafe fn results<V: Lanes, F: Filter>(s: &Square) {
-    for channel in (0..s.columns).step_by(V::WIDTH) {
-        let count = s.columns - channel;
-        // SAFETY: products have room for whole vectors, results exist up to `count` channels.
+    for channel in (0..s.columns).step_by(V::COUNT) {
+        let channel = channel.min(s.columns - V::COUNT);
+        // SAFETY: products and results have these channels.
         unsafe {
             let mut half = [[V::splat(0.0); 4]; 6];
             for (x, half) in half.iter_mut().enumerate().take(F::SIDE) {
@@ -191,7 +216,7 @@ unsafe fn results<V: Lanes, F: Filter>(s: &Square) {
                 let row = F::results(&std::array::from_fn(|x| half[x][y]));
                 for x in 0..F::RESULTS {
                     if x < s.width {
-                        finish(s, row[x], [y, x, channel], count);
+                        finish(s, row[x], [y, x, channel]);
                     }
                 }
             }
@@ -199,25 +224,19 @@ unsafe fn results<V: Lanes, F: Filter>(s: &Square) {
     }
 }
 
-/// Adds and bounds what the epilogue says and stores up to `count` channels of one result.
+/// Adds and bounds what the epilogue says and stores one result.
 #[inline(always)]
-unsafe fn finish<V: Lanes>(s: &Square, mut value: V, [y, x, channel]: [usize; 3], count: usize) {
+unsafe fn finish<V: Lanes>(s: &Square, mut value: V, [y, x, channel]: [usize; 3]) {
     let (post, at) = (&s.post, y * s.row + x * s.pixel + channel);
     // SAFETY: the result exists, and operands have its extent.
     unsafe {
         if post.active {
-            if !post.row_bias.is_null() {
-                value = value.add(V::splat(*post.row_bias.add(y * s.post_row + x)));
-            }
             if !post.column_bias.is_null() {
-                value = value.add(V::load_up_to(post.column_bias.wrapping_add(channel), count));
+                value = value.add(V::load(post.column_bias.wrapping_add(channel)));
             }
-            if !post.residual.is_null() {
-                value = value.add(V::load_up_to(post.residual.wrapping_add(at), count));
-            }
-            value = value.bound(V::splat(post.low), V::splat(post.high));
+            value = post.after_bias(value, y * s.post_row + x, at);
         }
-        value.store_up_to(s.y.wrapping_add(at), count);
+        value.store(s.y.wrapping_add(at));
     }
 }
 
@@ -302,8 +321,8 @@ impl Winograd {
                 let sources = self.sources(square, zeros);
                 let out = data.wrapping_add((square - first) * channels);
                 match self.m {
-                    2 => transform_2(self.isa, &sources, channels, out, self.data_step()),
-                    _ => transform_4(self.isa, &sources, channels, out, self.data_step()),
+                    2 => transform_2(self.isa, channels, &sources, channels, out, self.data_step()),
+                    _ => transform_4(self.isa, channels, &sources, channels, out, self.data_step()),
                 }
             }
         }
@@ -319,7 +338,12 @@ impl Winograd {
             unsafe {
                 self.products(squares.len(), panel, columns, data, products);
                 for square in squares.clone() {
-                    self.results(square, panel * NR, columns, products.wrapping_add((square - squares.start) * NR));
+                    self.results(
+                        square,
+                        panel * NR,
+                        columns,
+                        products.wrapping_add((square - squares.start) * NR),
+                    );
                 }
             }
         }
@@ -348,7 +372,8 @@ impl Winograd {
                     b_step: NR,
                     b_panel: depth * NR,
                     // Two tiles fetch the weights of the next product.
-                    ahead: b.wrapping_add(depth * NR + tile % 2 * depth * NR / 2),
+                    ahead: if tile < 2 { b.wrapping_add(depth * NR + tile * depth * LINE) } else { b },
+                    ahead_step: if tiles > 1 { LINE } else { 2 * LINE },
                     c: out.wrapping_add(at * self.product_step() + from * NR),
                     ldc: NR,
                     cols: columns,
@@ -381,8 +406,8 @@ impl Winograd {
         // SAFETY: the results of the square exist.
         unsafe {
             match self.m {
-                2 => results_2(self.isa, &square),
-                _ => results_4(self.isa, &square),
+                2 => results_2(self.isa, columns, &square),
+                _ => results_4(self.isa, columns, &square),
             }
         }
     }
@@ -487,7 +512,8 @@ pub(crate) fn prepare(call: &Call<'_>, sizes: Sizes) -> Result<Box<dyn Prepared>
     let squares = sizes.batch * across * down;
     let square = (m + 2) * (m + 2);
     let fit = (BLOCK_FLOATS / square.saturating_mul(inputs).max(1) / MR * MR).max(MR);
-    let members = parts_for(squares.saturating_mul(square).saturating_mul(inputs * outputs), GRAIN, call.members);
+    let members =
+        parts_for(squares.saturating_mul(square).saturating_mul(inputs * outputs), GRAIN, call.members);
     let by_panels = members > 1 && outputs > squares && outputs.div_ceil(NR) >= members;
     let most = if by_panels { squares } else { squares.div_ceil(members) };
     // A little more than fits is better than a second block that reads all weights again.
@@ -505,7 +531,7 @@ pub(crate) fn prepare(call: &Call<'_>, sizes: Sizes) -> Result<Box<dyn Prepared>
         block: most.div_ceil(blocks),
         parts: members,
         by_panels,
-        epilogue: Epilogue::channels_last(call, n_own(call), matrix, own_bias(call))?,
+        epilogue: Epilogue::over_columns(call, n_own(call), matrix, own_bias(call))?,
         sizes,
     }))
 }

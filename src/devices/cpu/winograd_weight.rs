@@ -26,7 +26,7 @@ fn transform(points: &[f64]) -> Vec<[f64; 3]> {
 }
 
 /// Packs weights (`outputs` x `inputs` x 3 x 3) for squares of `m` x `m` results, 2 or 4.
-pub fn pack_winograd(w: &[f32], m: usize, inputs: usize, outputs: usize) -> Vec<u8> {
+pub(crate) fn pack_winograd(w: &[f32], m: usize, inputs: usize, outputs: usize) -> Vec<u8> {
     let g = transform(if m == 2 { &POINTS_2 } else { &POINTS_4 });
     let side = g.len();
     let square = side * side;

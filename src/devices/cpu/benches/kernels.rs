@@ -190,7 +190,7 @@ fn convolutions(c: &mut Criterion) {
 }
 
 /// Layers of convolution nets: inputs, outputs, side, kernel, stride.
-fn channels_last(c: &mut Criterion) {
+fn convolutions_last(c: &mut Criterion) {
     for case in [[3, 64, 224, 7, 2], [3, 64, 224, 3, 2], [3, 32, 224, 3, 2], [3, 16, 224, 3, 2]] {
         conv_last(c, "nchw_nhwc", case);
     }
@@ -214,7 +214,13 @@ fn channels_last(c: &mut Criterion) {
         [520, 1024, 28, 1, 2],
         [1024, 2048, 14, 1, 2],
     ];
-    let fire = [[16, 64, 55, 1, 1], [16, 64, 55, 3, 1], [32, 128, 27, 3, 1], [48, 192, 13, 3, 1], [64, 256, 13, 3, 1]];
+    let fire = [
+        [16, 64, 55, 1, 1],
+        [16, 64, 55, 3, 1],
+        [32, 128, 27, 3, 1],
+        [48, 192, 13, 3, 1],
+        [64, 256, 13, 3, 1],
+    ];
     let levels = [
         [1, 16, 256, 3, 1],
         [16, 16, 256, 3, 1],
@@ -323,5 +329,5 @@ unsafe fn fma_loop(steps: usize) -> f32 {
     sums.iter().map(|&s| _mm512_reduce_add_ps(s)).sum()
 }
 
-criterion_group!(benches, peak, matrices, convolutions, channels_last, rows);
+criterion_group!(benches, peak, matrices, convolutions, convolutions_last, channels_last, rows);
 criterion_main!(benches);
