@@ -9,11 +9,19 @@ use partita_plan::{TileInstr, TileProgram, tile::TileOp};
 pub(crate) enum Activation {
     Identity,
     /// `slope * x + shift` within 0 and 1.
-    HardSigmoid { slope: f32, shift: f32 },
+    HardSigmoid {
+        slope: f32,
+        shift: f32,
+    },
     /// x times its hard sigmoid.
-    HardSwish { slope: f32, shift: f32 },
+    HardSwish {
+        slope: f32,
+        shift: f32,
+    },
     /// `slope * x` below zero.
-    Leaky { slope: f32 },
+    Leaky {
+        slope: f32,
+    },
 }
 
 impl Activation {

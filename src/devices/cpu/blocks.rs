@@ -9,7 +9,7 @@ use crate::pack::View;
 
 /// Rows of B that are worked on at once. A panel of B is then 128 KiB: it streams through the first cache level for
 /// every tile of rows, which costs nothing because each row of it is fetched long before it is read.
-const DEPTH: usize = 1024;
+pub(crate) const DEPTH: usize = 1024;
 /// Rows of A per block: with `DEPTH` about half of a second cache level of 1 MiB.
 pub(crate) const ROWS: usize = 10 * MR;
 /// Rows of B between reading one and fetching one when nothing of B is read twice: about a memory latency.
@@ -50,7 +50,7 @@ impl Rows<'_> {
     }
 
     /// Segments or parts of one segment with about `DEPTH` elements: the part after `done` elements, and its end.
-    fn part(&self, done: usize) -> (Self, usize) {
+    pub(crate) fn part(&self, done: usize) -> (Self, usize) {
         if self.depth == 0 {
             return (*self, self.k());
         }
@@ -137,7 +137,7 @@ impl Columns {
         Self { ptr: self.ptr.wrapping_add(column / NR * self.panel), ..*self }
     }
 
-    fn at(&self, row: usize, column: usize) -> *const f32 {
+    pub(crate) fn at(&self, row: usize, column: usize) -> *const f32 {
         self.ptr.wrapping_add(column / NR * self.panel + row * self.step)
     }
 }

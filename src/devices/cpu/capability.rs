@@ -2,6 +2,7 @@
 
 use crate::layout::{Layout, pack_conv_b, pack_conv_transpose_b, pack_depthwise, pack_gemm_b, round_gemm_b};
 use crate::pack_n_bits::{Sizes, pack_n_bits};
+use crate::winograd_weight::pack_winograd;
 use partita_plan::{ElementType, Kernel};
 
 /// Libraries that compute in f32 and accept f16 and bf16 by conversion.
@@ -120,7 +121,7 @@ fn pack_conv(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String
     }
     match kernel.string("layout") {
         None | Some("nchw") => None,
-        Some(layout) => Some(pack_channels_last(layout, values, groups, channels / groups, rest)),
+        Some(_) => Some(pack_channels_last(kernel, values, groups, channels / groups, rest)),
     }
 }
 
@@ -137,19 +138,33 @@ fn pack_conv_transpose(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Opti
 
 /// For results with their channels last; `rest` holds input channels and kernel sizes.
 fn pack_channels_last(
-    layout: &str,
+    kernel: &Kernel,
     values: &[f32],
     groups: usize,
     columns: usize,
     rest: &[usize],
 ) -> (String, Vec<u8>) {
     let (inputs, taps) = (rest[0], rest[1..].iter().product());
-    if layout == "nhwc" && inputs == 1 && columns == 1 {
+    let nhwc = kernel.string("layout") == Some("nhwc");
+    if nhwc && inputs == 1 && columns == 1 {
         let packed = pack_depthwise(values, taps, groups);
         return (Layout::Depthwise { taps, channels: groups }.to_string(), packed);
     }
+    if let (true, Some(m), 1, [_, 3, 3]) = (nhwc, squares(kernel), groups, rest) {
+        let packed = pack_winograd(values, m, inputs, columns);
+        return (Layout::Winograd { m, inputs, outputs: columns }.to_string(), packed);
+    }
     let packed = pack_conv_b(values, groups, columns, inputs, taps);
     (Layout::ConvB { groups, depth: inputs * taps, columns }.to_string(), packed)
+}
+
+/// Side of the squares of results that a kernel computes at once, when it does.
+fn squares(kernel: &Kernel) -> Option<usize> {
+    match kernel.string("algorithm")? {
+        "winograd2" => Some(2),
+        "winograd4" => Some(4),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

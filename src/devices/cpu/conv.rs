@@ -197,8 +197,16 @@ fn split(sizes: &Sizes, members: usize) -> (usize, usize) {
 
 /// Prepares a `conv` step.
 pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
-    if Channels::of(call)? != Channels::First {
-        return crate::nhwc_plain::conv(call);
+    let layout = Channels::of(call)?;
+    if layout != Channels::First {
+        let groups = call.kernel.int("group").and_then(|g| usize::try_from(g).ok());
+        let w = call.input(1)?.shape.get(..2);
+        let depthwise = layout == Channels::Last && w.is_some_and(|w| w[1] == 1 && Some(w[0]) == groups);
+        return if depthwise {
+            crate::nhwc_plain::conv(call)
+        } else {
+            crate::conv_rows::prepare(call, layout)
+        };
     }
     let sizes = sizes(call)?;
     let (x, w, y) = (call.input(0)?, call.input(1)?, call.output(0)?);

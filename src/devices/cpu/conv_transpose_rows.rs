@@ -76,7 +76,8 @@ impl ConvTranspose {
     /// Computes result row `row` (of all images).
     unsafe fn row(&self, row: usize, scratch: *mut u8) {
         let (w, channels) = (&self.sizes.window, self.channels());
-        let (image, d, h) = (row / (w.input[0] * w.input[1]), row / w.input[1] % w.input[0], row % w.input[1]);
+        let (image, d, h) =
+            (row / (w.input[0] * w.input[1]), row / w.input[1] % w.input[0], row % w.input[1]);
         let pixel = row * w.input[2];
         let y = self.y.wrapping_add(pixel * channels);
         // SAFETY: the row lies in the result; what is read was checked when the step was prepared.
@@ -150,11 +151,7 @@ impl ConvTranspose {
         }
         let post = self.epilogue.post(0, 0, 0);
         let shift = |p: *const f32, by: usize| if p.is_null() { p } else { p.wrapping_add(by) };
-        Post {
-            column_bias: shift(post.column_bias, channel),
-            residual: shift(post.residual, at),
-            ..post
-        }
+        Post { column_bias: shift(post.column_bias, channel), residual: shift(post.residual, at), ..post }
     }
 }
 

@@ -216,9 +216,11 @@ fn choose(isa: Isa, window: &Window, channels: usize) -> (Kernel, usize) {
         _ => None,
     };
     let reach = (columns - 1) * window.stride[2] + window.kernel[2];
-    let narrow = window.pad[2] < window.kernel[2] && reach < window.input[2] + window.pad[2] + window.kernel[2];
+    let narrow =
+        window.pad[2] < window.kernel[2] && reach < window.input[2] + window.pad[2] + window.kernel[2];
     if let (Some(row), true, 4..) = (row, narrow, columns) {
-        let pixels = (4..=columns.min(8)).min_by_key(|&p| (columns.div_ceil(p) * (p + 1), 8 - p)).unwrap_or(4);
+        let pixels =
+            (4..=columns.min(8)).min_by_key(|&p| (columns.div_ceil(p) * (p + 1), 8 - p)).unwrap_or(4);
         return (fixed[row][pixels - 4], pixels);
     }
     let size = columns.min(8).ilog2();

@@ -1,7 +1,10 @@
 //! Vectors of f32 for kernels that are written once and compiled for every instruction set.
 //!
 //! A kernel is `#[inline(always)]` and generic over `Lanes`; a function with the target features of the set calls it.
-#![allow(unsafe_code, reason = "vector instructions work on raw memory; each set is used only where it was detected")]
+#![allow(
+    unsafe_code,
+    reason = "vector instructions work on raw memory; each set is used only where it was detected"
+)]
 
 /// A vector of f32. All functions need the instruction set of the vector, loads and stores need `COUNT` elements.
 pub(crate) trait Lanes: Copy {
@@ -148,13 +151,29 @@ mod x86 {
     }
 
     lanes!(
-        __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_mul_ps,
-        _mm512_fmadd_ps, _mm512_max_ps, _mm512_min_ps,
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_mul_ps,
+        _mm512_fmadd_ps,
+        _mm512_max_ps,
+        _mm512_min_ps,
         |larger, other| _mm512_mask_mov_ps(larger, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(other, other), other)
     );
     lanes!(
-        __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_mul_ps,
-        _mm256_fmadd_ps, _mm256_max_ps, _mm256_min_ps,
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_mul_ps,
+        _mm256_fmadd_ps,
+        _mm256_max_ps,
+        _mm256_min_ps,
         |larger, other| _mm256_blendv_ps(larger, other, _mm256_cmp_ps::<_CMP_UNORD_Q>(other, other))
     );
 }

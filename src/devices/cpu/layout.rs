@@ -37,6 +37,8 @@ pub enum Layout {
     BitsB { bits: usize, k: usize, n: usize },
     /// Scales (f32) or zero points (u8) of a `gemm_n_bits` weight.
     BitsBlock { blocks: usize, n: usize },
+    /// Weight of a 3 x 3 `conv` with channels last as `winograd_weight` packs it.
+    Winograd { m: usize, inputs: usize, outputs: usize },
 }
 
 impl fmt::Display for Layout {
@@ -48,6 +50,7 @@ impl fmt::Display for Layout {
             Self::Depthwise { taps, channels } => write!(f, "depthwise:{taps}x{channels}"),
             Self::BitsB { bits, k, n } => write!(f, "n-bits-b:{bits}x{k}x{n}"),
             Self::BitsBlock { blocks, n } => write!(f, "n-bits-block:{blocks}x{n}"),
+            Self::Winograd { m, inputs, outputs } => write!(f, "winograd:{m}x{inputs}x{outputs}"),
         }
     }
 }
@@ -66,6 +69,7 @@ impl Layout {
                 Self::BitsB { bits, k, n }
             }
             ("n-bits-block", &[blocks, n]) => Self::BitsBlock { blocks, n },
+            ("winograd", &[m @ (2 | 4), inputs, outputs]) => Self::Winograd { m, inputs, outputs },
             _ => return None,
         };
         layout.elements().map(|_| layout)
@@ -83,6 +87,9 @@ impl Layout {
                 columns.checked_next_multiple_of(NR)?.checked_mul(depth)?.checked_mul(groups)?
             }
             Self::Depthwise { taps, channels } => taps.checked_mul(channels)?,
+            Self::Winograd { m, inputs, outputs } => {
+                outputs.checked_next_multiple_of(NR)?.checked_mul(inputs)?.checked_mul((m + 2) * (m + 2))?
+            }
         };
         (product <= MAX_ELEMENTS).then_some(product)
     }
@@ -155,7 +162,13 @@ pub fn pack_conv_b(w: &[f32], groups: usize, columns: usize, inputs: usize, taps
 
 /// Packs weights of a transposed convolution (`groups * inputs` x `outputs` x `taps`, row-major) into `conv-b` with one
 /// group per group and tap.
-pub fn pack_conv_transpose_b(w: &[f32], groups: usize, inputs: usize, outputs: usize, taps: usize) -> Vec<u8> {
+pub fn pack_conv_transpose_b(
+    w: &[f32],
+    groups: usize,
+    inputs: usize,
+    outputs: usize,
+    taps: usize,
+) -> Vec<u8> {
     let at = |group: usize, tap: usize, column: usize, row: usize| {
         ((group * inputs + row) * outputs + column) * taps + tap
     };

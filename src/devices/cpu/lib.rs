@@ -16,6 +16,8 @@ mod capability;
 pub mod layout;
 #[cfg(feature = "compile")]
 mod pack_n_bits;
+#[cfg(feature = "compile")]
+mod winograd_weight;
 
 #[cfg(feature = "run")]
 mod activation;
@@ -31,6 +33,8 @@ mod broadcast;
 mod columns;
 #[cfg(feature = "run")]
 mod conv;
+#[cfg(feature = "run")]
+mod conv_rows;
 #[cfg(feature = "run")]
 mod conv_transpose;
 #[cfg(feature = "run")]
@@ -94,6 +98,8 @@ mod stencil;
 #[cfg(feature = "run")]
 mod strided;
 #[cfg(feature = "run")]
+mod strip;
+#[cfg(feature = "run")]
 mod team;
 #[cfg(feature = "run")]
 mod tile;
@@ -107,6 +113,8 @@ mod vector;
 mod widened;
 #[cfg(feature = "run")]
 mod window;
+#[cfg(feature = "run")]
+mod winograd;
 
 #[cfg(feature = "compile")]
 pub use capability::{pack, supports};

@@ -303,7 +303,8 @@ pub(crate) fn conv_transpose(call: &Call<'_>) -> Result<Box<dyn Prepared>, Runti
     call.ensure(channels == Some(Channels::Last.count_in(y)), "the result has the wrong channels")?;
     let bias = bias(call, outputs * groups)?;
     if y.len() > 0 && w.layout.is_some() {
-        let packed = groups.checked_mul(taps).map(|groups| Layout::ConvB { groups, depth: inputs, columns: outputs });
+        let packed =
+            groups.checked_mul(taps).map(|groups| Layout::ConvB { groups, depth: inputs, columns: outputs });
         call.ensure(w.layout == packed, "the weight is packed for other sizes")?;
         let sizes = crate::conv_transpose_rows::Sizes { batch: x.shape[0], groups, inputs, outputs, window };
         return crate::conv_transpose_rows::prepare(call, sizes);

@@ -279,10 +279,7 @@ impl Reduce {
 
 impl Prepared for Reduce {
     fn scratch(&self) -> Scratch {
-        Scratch {
-            shared: 0,
-            local: if self.inner_reduced { 0 } else { aligned(self.columns() * 4) },
-        }
+        Scratch { shared: 0, local: if self.inner_reduced { 0 } else { aligned(self.columns() * 4) } }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {

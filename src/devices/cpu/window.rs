@@ -106,8 +106,19 @@ impl Window {
 
     /// Input elements between the first and the last that the windows of axis `i` touch, padding included.
     pub(crate) fn extent(&self, i: usize) -> Option<usize> {
-        let steps = self.output[i].saturating_sub(1).checked_mul(self.stride[i])?;
+        self.reach(i, self.output[i])
+    }
+
+    /// The same for `count` neighbouring windows.
+    pub(crate) fn reach(&self, i: usize, count: usize) -> Option<usize> {
+        let steps = count.saturating_sub(1).checked_mul(self.stride[i])?;
         (self.kernel[i] - 1).checked_mul(self.dilation[i])?.checked_add(steps)?.checked_add(1)
+    }
+
+    /// Whether a window reaches over the sides of a row, or a window over several planes over any side.
+    pub(crate) fn overhangs(&self) -> bool {
+        let over = |i: usize| self.pad[i] > 0 || self.extent(i).is_none_or(|e| e > self.input[i]);
+        over(2) || (self.kernel[0] > 1 || self.pad[0] > 0) && (over(0) || over(1))
     }
 
     /// Elements of one input plane.

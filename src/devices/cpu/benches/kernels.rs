@@ -59,6 +59,28 @@ struct Conv {
     groups: usize,
 }
 
+/// A convolution whose result has its channels last; `layout` says where the data has them.
+fn conv_last(c: &mut Criterion, layout: &str, [inputs, outputs, side, kernel, stride]: [usize; 5]) {
+    let (pad, out) = ((kernel / 2) as i64, side.div_ceil(stride));
+    let x = if layout == "nhwc" { [1, side, side, inputs] } else { [1, inputs, side, side] };
+    let spec = Spec::new("conv")
+        .string("layout", layout)
+        .ints("pads", &[pad; 4])
+        .ints("strides", &[stride as i64; 2])
+        .int("n_own", 3);
+    let name = format!("{layout} {kernel}x{kernel} s{stride} {inputs}-{outputs} {side}");
+    let work = 2 * (outputs * out * out * inputs * kernel * kernel) as u64;
+    for algorithm in ["direct", "winograd2", "winograd4"] {
+        if algorithm != "direct" && (kernel != 3 || stride != 1 || layout != "nhwc") {
+            continue;
+        }
+        let spec = spec.clone().string("algorithm", algorithm);
+        let w = Tensor::noise(&[outputs, inputs, kernel, kernel], 2).into_weight();
+        let operands = vec![Tensor::noise(&x, 1), w, Tensor::noise(&[outputs], 3)];
+        step(c, &format!("{name} {algorithm}"), work, &spec, operands, &[1, out, out, outputs]);
+    }
+}
+
 fn conv(c: &mut Criterion, case: &Conv) {
     let &Conv { name, inputs, outputs, side, kernel, stride, groups } = case;
     let (pad, out) = ((kernel / 2) as i64, side.div_ceil(stride));
@@ -167,6 +189,61 @@ fn convolutions(c: &mut Criterion) {
     }
 }
 
+/// Layers of convolution nets: inputs, outputs, side, kernel, stride.
+fn convolutions_last(c: &mut Criterion) {
+    for case in [[3, 64, 224, 7, 2], [3, 64, 224, 3, 2], [3, 32, 224, 3, 2], [3, 16, 224, 3, 2]] {
+        conv_last(c, "nchw_nhwc", case);
+    }
+    let residual = [
+        [64, 64, 56, 3, 1],
+        [128, 128, 28, 3, 1],
+        [256, 256, 14, 3, 1],
+        [512, 512, 7, 3, 1],
+        [128, 128, 56, 3, 2],
+        [256, 256, 28, 3, 2],
+        [512, 512, 14, 3, 2],
+        [64, 256, 56, 1, 1],
+        [256, 64, 56, 1, 1],
+        [512, 128, 28, 1, 1],
+        [256, 1024, 14, 1, 1],
+        [1024, 256, 14, 1, 1],
+        [1040, 256, 14, 1, 1],
+        [2048, 512, 7, 1, 1],
+        [256, 512, 56, 1, 2],
+        [512, 1024, 28, 1, 2],
+        [520, 1024, 28, 1, 2],
+        [1024, 2048, 14, 1, 2],
+    ];
+    let fire = [
+        [16, 64, 55, 1, 1],
+        [16, 64, 55, 3, 1],
+        [32, 128, 27, 3, 1],
+        [48, 192, 13, 3, 1],
+        [64, 256, 13, 3, 1],
+    ];
+    let levels = [
+        [1, 16, 256, 3, 1],
+        [16, 16, 256, 3, 1],
+        [32, 32, 128, 3, 1],
+        [64, 64, 64, 3, 1],
+        [128, 128, 32, 3, 1],
+        [128, 128, 16, 3, 1],
+    ];
+    let mobile = [
+        [16, 96, 112, 1, 1],
+        [24, 144, 56, 1, 1],
+        [144, 24, 56, 1, 1],
+        [192, 32, 28, 1, 1],
+        [384, 64, 14, 1, 1],
+        [960, 160, 7, 1, 1],
+        [160, 960, 7, 1, 1],
+        [320, 1280, 7, 1, 1],
+    ];
+    for case in residual.into_iter().chain(fire).chain(levels).chain(mobile) {
+        conv_last(c, "nhwc", case);
+    }
+}
+
 fn rows(c: &mut Criterion) {
     let shape = [1536, 128];
     let elements = 1536 * 128;
@@ -234,7 +311,8 @@ fn channels_last(c: &mut Criterion) {
         step(c, &format!("mean nhwc {side}x{side}x{channels}"), work, &spec, x, &[1, 1, 1, channels]);
     }
     for (side, inputs, outputs) in [(16, 128, 64), (64, 32, 16)] {
-        let spec = Spec::new("conv_transpose").ints("strides", &[2, 2]).string("layout", "nhwc").int("n_own", 3);
+        let spec =
+            Spec::new("conv_transpose").ints("strides", &[2, 2]).string("layout", "nhwc").int("n_own", 3);
         let w = Tensor::noise(&[inputs, outputs, 2, 2], 2).into_weight();
         let x = vec![Tensor::noise(&[1, side, side, inputs], 1), w, Tensor::noise(&[outputs], 3)];
         let work = 2 * (4 * side * side * inputs * outputs) as u64;
@@ -274,5 +352,5 @@ unsafe fn fma_loop(steps: usize) -> f32 {
     sums.iter().map(|&s| _mm512_reduce_add_ps(s)).sum()
 }
 
-criterion_group!(benches, peak, matrices, convolutions, channels_last, rows);
+criterion_group!(benches, peak, matrices, convolutions, convolutions_last, channels_last, rows);
 criterion_main!(benches);

@@ -293,11 +293,23 @@ impl Conv {
         self.check_layouts("conv", [x, w, bias, extra], &want);
     }
 
+    fn takes_winograd(&self) -> bool {
+        let one = |sizes: &[usize]| sizes.iter().all(|&s| s == 1);
+        self.groups == 1 && self.kernel == [3, 3] && one(&self.stride) && one(&self.dilation)
+    }
+
     /// Runs `library` on x, w, bias and the epilogue's operand (of the result's shape) in every layout.
     fn check_layouts(&self, library: &str, [x, w, bias, extra]: [Tensor; 4], want: &[f64]) {
         let y_shape = extra.shape.clone();
-        for layout in ["nchw", "nhwc", "nchw_nhwc"] {
-            if layout == "nchw_nhwc" && library != "conv" {
+        let squares = library == "conv" && self.takes_winograd();
+        for (layout, algorithm) in [
+            ("nchw", "direct"),
+            ("nhwc", "direct"),
+            ("nchw_nhwc", "direct"),
+            ("nhwc", "winograd2"),
+            ("nhwc", "winograd4"),
+        ] {
+            if (layout == "nchw_nhwc" && library != "conv") || (algorithm != "direct" && !squares) {
                 continue;
             }
             let (last_in, last_out) = (layout == "nhwc", layout != "nchw");
@@ -310,7 +322,7 @@ impl Conv {
             }
             let (shape, want) =
                 if last_out { moved(&y_shape, want) } else { (y_shape.clone(), want.to_vec()) };
-            let spec = self.spec(library).string("layout", layout);
+            let spec = self.spec(library).string("layout", layout).string("algorithm", algorithm);
             check_f32(&spec, &inputs, &shape, &want);
         }
     }
@@ -377,6 +389,31 @@ proptest! {
     }
 
     #[test]
+    fn convolutions_of_many_channels_match(
+        case in conv(), inputs in 1usize..70, outputs in 1usize..70, groups in 1usize..4, square in 0usize..6,
+    ) {
+        let axes = case.input.len().min(2);
+        let cut = |v: &[usize]| v[..axes].to_vec();
+        let kernel = if square > 0 { vec![square; axes] } else { cut(&case.kernel) };
+        let pads = [cut(&case.pads), cut(&case.pads[case.input.len()..])].concat();
+        Conv {
+            groups, inputs: inputs.div_ceil(groups), outputs: outputs.div_ceil(groups), kernel, pads,
+            input: cut(&case.input), stride: cut(&case.stride), dilation: cut(&case.dilation), ..case
+        }.check();
+    }
+
+    #[test]
+    fn winograd_convolutions_match(
+        case in conv(), inputs in 1usize..70, outputs in 1usize..70, height in 1usize..20, width in 1usize..20,
+        pads in prop::collection::vec(0usize..4, 4),
+    ) {
+        Conv {
+            groups: 1, inputs, outputs, input: vec![height, width], kernel: vec![3; 2], stride: vec![1; 2],
+            dilation: vec![1; 2], pads, packed: true, ..case
+        }.check();
+    }
+
+    #[test]
     fn transposed_convolutions_match(case in conv()) {
         case.check_transposed();
     }
@@ -417,6 +454,9 @@ fn model_sized_convolutions_match() {
     Conv { kernel: vec![7, 7], pads: vec![3; 4], stride: vec![2, 2], inputs: 3, kind: 0, ..base.clone() }
         .check();
     Conv { input: vec![7, 7], inputs: 160, ..base.clone() }.check();
+    Conv { input: vec![7, 7], inputs: 40, outputs: 200, batch: 2, kind: 2, ..base.clone() }.check();
+    Conv { input: vec![6, 700], inputs: 5, kind: 2, ..base.clone() }.check();
+    Conv { input: vec![24, 24], dilation: vec![6, 6], pads: vec![6; 4], inputs: 130, ..base.clone() }.check();
     Conv {
         input: vec![2000],
         kernel: vec![5],
@@ -508,11 +548,9 @@ fn activations_treat_nan_and_infinity_as_defined() {
     let x = Tensor::f32(&[4, 1], &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0]);
     let inputs = [Some(x), Some(Tensor::f32(&[1, 1], &[1.0])), Some(Tensor::f32(&[1], &[0.0]))];
     let (nan, infinity) = (f64::NAN, f64::INFINITY);
-    for (kind, want) in [
-        (3, [nan, infinity, nan, 0.0]),
-        (4, [nan, 1.0, 0.0, 0.5]),
-        (5, [nan, infinity, -infinity, 0.0]),
-    ] {
+    for (kind, want) in
+        [(3, [nan, infinity, nan, 0.0]), (4, [nan, 1.0, 0.0, 0.5]), (5, [nan, infinity, -infinity, 0.0])]
+    {
         let spec = Spec::new("gemm").int("n_own", 2).program(epilogue(kind).unwrap());
         check_f32(&spec, &inputs, &[4, 1], &want);
     }
