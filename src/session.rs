@@ -43,7 +43,11 @@ pub fn open(path: &Path, opening: &Opening) -> Result<Program> {
     Ok(program)
 }
 
-fn is_plan(path: &Path) -> Result<bool> {
+/// Whether the file begins as plans do.
+///
+/// # Errors
+/// When it cannot be opened.
+pub(crate) fn is_plan(path: &Path) -> Result<bool> {
     use std::io::Read;
     let mut head = [0u8; 8];
     let mut file = std::fs::File::open(path).map_err(|e| Error::io("read", path, &e))?;

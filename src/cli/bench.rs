@@ -4,9 +4,11 @@ use super::args::BenchArgs;
 use super::run::{traced, write_outputs, write_trace};
 use super::{Io, tensors};
 use crate::error::{Error, Result};
+use crate::pipeline::CompileOptions;
 use crate::report::json::SCHEMA;
 use crate::report::profile::Profile;
-use crate::session::{Opening, open, run_data};
+use crate::session::{Opening, is_plan, open, run_data};
+use partita_codegen::lower::Precision;
 use partita_ir::Datum;
 use partita_plan::{PlanError, Port};
 use partita_runtime::Program;
@@ -48,7 +50,45 @@ pub(super) fn execute(args: &BenchArgs, io: &mut Io) -> Result<()> {
     times.sort_by(f64::total_cmp);
     let profile = profile(args, &mut program, &inputs)?;
     let bind_ms = bind_ms(&mut program, &inputs)?;
-    report(args, &program, &times, (load_ms, bind_ms), profile.as_ref(), io)
+    let peak_rss_bytes = peak_rss_bytes();
+    let error = rounding_error(args, &opening, &inputs, &outputs)?;
+    let figures = Figures { times, load_ms, bind_ms, peak_rss_bytes, error };
+    report(args, &program, &figures, profile.as_ref(), io)
+}
+
+/// What was measured beside the profile.
+struct Figures {
+    /// Milliseconds of the timed runs, least first.
+    times: Vec<f64>,
+    load_ms: f64,
+    bind_ms: Option<f64>,
+    peak_rss_bytes: u64,
+    /// Largest difference from a run in f32, by its largest value, where the model was compiled to round.
+    error: Option<f64>,
+}
+
+/// How far rounding to the wished precision moves the outputs: the largest difference from what the same model gives in
+/// f32, by the largest value of that output. `None` where nothing is rounded, or a plan was given instead of a model.
+fn rounding_error(
+    args: &BenchArgs,
+    opening: &Opening,
+    inputs: &[Datum],
+    outputs: &[Datum],
+) -> Result<Option<f64>> {
+    if opening.compile.precision == Precision::F32 || is_plan(&args.program)? {
+        return Ok(None);
+    }
+    let compile = CompileOptions { precision: Precision::F32, ..opening.compile.clone() };
+    let exact = run_data(&open(&args.program, &Opening { compile: &compile, ..*opening })?, inputs.to_vec())?;
+    let pairs = outputs.iter().zip(&exact).filter_map(|(a, b)| Some((a.as_tensor()?, b.as_tensor()?)));
+    let pairs = pairs.filter(|(a, _)| a.dtype().is_float());
+    Ok(pairs.map(|(a, b)| relative_error(&a.to_f64s(), &b.to_f64s())).reduce(f64::max))
+}
+
+fn relative_error(values: &[f64], exact: &[f64]) -> f64 {
+    let largest = exact.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+    let difference = values.iter().zip(exact).fold(0.0f64, |most, (v, e)| most.max((v - e).abs()));
+    if difference == 0.0 { 0.0 } else { difference / largest }
 }
 
 /// Runs with tracing: writes the trace of the first, and sums all of them up, each where asked for.
@@ -113,22 +153,23 @@ fn bind_ms(program: &mut Program, inputs: &[Datum]) -> Result<Option<f64>> {
 fn report(
     args: &BenchArgs,
     program: &Program,
-    times: &[f64],
-    (load_ms, bind_ms): (f64, Option<f64>),
+    figures: &Figures,
     profile: Option<&Profile>,
     io: &mut Io,
 ) -> Result<()> {
+    let Figures { times, load_ms, bind_ms, peak_rss_bytes, error } = figures;
+    let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
     if let Some(profile) = profile.filter(|_| !args.json) {
         io.write(&format!("{}\n", profile.text()))?;
     }
-    let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize];
     let predicted_us = program.plan().provenance.as_ref().map_or(0.0, |p| p.value_us);
     if !args.json {
         return io.write(&format!(
-            "median {:.3} ms, least {:.3} ms, p90 {:.3} ms over {} runs; loaded in {load_ms:.1} ms{}; predicted {:.3} ms\n",
+            "median {:.3} ms, least {:.3} ms, p90 {:.3} ms over {} runs; loaded in {load_ms:.1} ms{}; predicted {:.3} ms{}\n",
             at(0.5), times[0], at(0.9), times.len(),
             bind_ms.map(|ms| format!(", other sizes bound in {ms:.3} ms")).unwrap_or_default(),
-            predicted_us / 1e3
+            predicted_us / 1e3,
+            error.map(|e| format!("; rounding moves the outputs by {e:.1e} of the largest")).unwrap_or_default()
         ));
     }
     let object = json!({
@@ -141,7 +182,8 @@ fn report(
         "load_s": load_ms / 1e3,
         "runs": times.len(),
         "predicted_ms": predicted_us / 1e3,
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": peak_rss_bytes,
+        "error": error,
         "profile": profile.map(Profile::json),
         "outputs_dir": args.output_dir.as_ref().map(|d| d.display().to_string()),
     });
