@@ -11,12 +11,21 @@ Ratios hold within one invocation only, on a machine that does nothing else. `er
 the reference relative to its largest value.
 
 Other engines are ONNX Runtime and OpenVINO (held to f32) by their Python packages; one that is missing is left out
-with a sentence. Ends with 1 when Partita fails on a model or is off by more than `--max-error`.
+with a sentence. `--precision bf16` lets Partita and OpenVINO round products to bfloat16 (ONNX Runtime has no such mode).
+Ends with 1 when Partita fails on a model or is off by more than `--max-error`.
+
+`--summary FILE` also writes the table of the README: one row per model, with machine, date and command above it.
+`benches/peers.sh` does everything from a fresh checkout on.
 """
 
 import argparse
+import datetime
+import importlib.metadata
 import importlib.util
 import json
+import math
+import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -27,14 +36,14 @@ from pathlib import Path
 import numpy as np
 
 WARMUP_SECONDS = 0.3
-LEAST_RUNS = 30
+LEAST_RUNS = 50
 LEAST_SECONDS = 1.0
 MOST_SECONDS = 15.0
 PROCESS_SECONDS = 900
 OURS = "partita"
 
 
-def onnxruntime_engine(model, threads):
+def onnxruntime_engine(model, threads, precision):
     """A function from named inputs to outputs by name."""
     import onnxruntime as ort
 
@@ -47,11 +56,11 @@ def onnxruntime_engine(model, threads):
     return lambda inputs: dict(zip(names, session.run(names, inputs)))
 
 
-def openvino_engine(model, threads):
-    """A function from named inputs to outputs by name, in f32 as the others."""
+def openvino_engine(model, threads, precision):
+    """A function from named inputs to outputs by name, in the precision of the comparison."""
     import openvino as ov
 
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     compiled = ov.Core().compile_model(str(model), "CPU", settings)
     request = compiled.create_infer_request()
     names = [output.get_any_name() for output in compiled.outputs]
@@ -87,11 +96,11 @@ def file_name(name):
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
 
 
-def worker(engine, folder, threads, out):
+def worker(engine, folder, threads, out, precision):
     """Measures one peer in this process and prints what `partita bench --json` prints."""
     inputs = {path.stem: np.load(path) for path in sorted((folder / "inputs").glob("*.npy"))}
     begin = time.perf_counter()
-    run = PEERS[engine](folder / "model.onnx", threads)
+    run = PEERS[engine](folder / "model.onnx", threads, precision)
     load_ms = (time.perf_counter() - begin) * 1e3
     times = timed(run, inputs)
     for name, value in run(inputs).items():
@@ -102,9 +111,10 @@ def worker(engine, folder, threads, out):
 def command(engine, folder, threads, out, args):
     """The process that measures one engine."""
     if engine != OURS:
-        return [sys.executable, __file__, "--worker", engine, str(folder), str(threads), str(out)]
+        return [sys.executable, __file__, "--worker", engine, str(folder), str(threads), str(out), args.precision]
     line = [str(args.partita), "bench", str(folder / "model.onnx"), "--inputs-dir", str(folder / "inputs")]
-    return line + ["--output-dir", str(out), "--threads", str(threads), "--json"]
+    line += ["--output-dir", str(out), "--threads", str(threads), "--precision", args.precision]
+    return line + ["--runs", str(args.runs), "--json"] if args.runs else line + ["--json"]
 
 
 def error(folder, out):
@@ -178,6 +188,44 @@ def table(rows):
     return "\n".join(lines)
 
 
+def summary_table(rows):
+    """One row per model: our times, and their ratios to the best other engine; geometric means at the end."""
+    threads = sorted({row["threads"] for row in rows})
+    titles = "".join(f" {n} thread{'s' * (n > 1)}: ms | to the best other |" for n in threads)
+    lines = [f"| model |{titles} error |", "|---|" + "---|---|" * len(threads) + "---|"]
+    ratios = {n: [] for n in threads}
+    for model in dict.fromkeys(row["model"] for row in rows):
+        cells, errors = "", []
+        for n in threads:
+            group = {r["engine"]: r for r in rows if (r["model"], r["threads"]) == (model, n) and "failed" not in r}
+            ours, others = group.pop(OURS, None), [r["median_ms"] for r in group.values()]
+            if ours is None or not others:
+                cells += " - | - |"
+                continue
+            ratios[n].append(ours["median_ms"] / min(others))
+            errors.append(ours["error"] or 0.0)
+            cells += f" {ours['median_ms']:.2f} | {ratios[n][-1]:.2f} |"
+        lines.append(f"| {model} |{cells} {max(errors, default=0.0):.1e} |")
+    means = {n: math.exp(statistics.fmean(map(math.log, found))) for n, found in ratios.items() if found}
+    cells = "".join(f" | {means[n]:.2f} |" if n in means else " | |" for n in threads)
+    return "\n".join([*lines, f"| geometric mean |{cells} |"])
+
+
+def processor():
+    """What the system calls the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    found = [line.split(":", 1)[1] for line in lines if line.startswith("model name")]
+    return found[0].strip() if found else platform.processor() or platform.machine()
+
+
+def heading(engines):
+    """Machine, date, versions and command of a table."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in engines if name != OURS)
+    day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    return f"{processor()}, {day}, against {versions}: `python {shlex.join(sys.argv)}`"
+
+
 def wrong(row, max_error):
     """Whether this row fails the run."""
     return row["engine"] == OURS and ("failed" in row or (row["error"] or 0.0) > max_error)
@@ -205,6 +253,9 @@ def arguments():
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; '' for none")
     parser.add_argument("--threads", default="1,2", help="comma-separated")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=0, help="timed runs of Partita; default: as the others")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--summary", type=Path, help="also write one row per model here")
     parser.add_argument("--max-error", type=float, default=1e-4)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     return parser.parse_args()
@@ -228,6 +279,8 @@ def main():
             group = race(folder, threads, engines, args)
             print(table(group), flush=True)
             rows += group
+    if args.summary:
+        args.summary.write_text(f"{heading(engines)}\n\n{summary_table(rows)}\n")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
     sys.exit(1 if any(wrong(row, args.max_error) for row in rows) else 0)
@@ -235,6 +288,6 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        worker(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
+        worker(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]), sys.argv[6])
     else:
         main()
