@@ -21,6 +21,7 @@ const TABLE: &[(&str, Carry)] = &[
     ("concat", concat),
     ("conv", conv),
     ("conv_transpose", conv_transpose),
+    ("depth_to_space", depth_to_space),
     ("dequantize_linear", quantized),
     ("global_average_pool", global_pool),
     ("global_max_pool", global_pool),
@@ -39,10 +40,12 @@ const TABLE: &[(&str, Carry)] = &[
     ("reduce_prod", reduce),
     ("reduce_sum", reduce),
     ("reduce_sum_square", reduce),
+    ("resize", resize),
     ("slice", slice),
     ("softmax", along_axis),
     ("split", split),
     ("transpose", transpose),
+    ("upsample", upsample),
 ];
 
 /// Writes the node for permuted operands, if it can be and is worth it.
@@ -235,6 +238,49 @@ fn slice(walk: &mut Walk, id: NodeId) -> Result<bool, Diag> {
     }
 }
 
+/// Scales, sizes and regions are stated in the order of `axes`.
+fn resize(walk: &mut Walk, id: NodeId) -> Result<bool, Diag> {
+    let node = walk.old.node(id);
+    let Some((x, perm)) = data(walk, node) else { return Ok(false) };
+    let Some(axes) = axes(&node.attrs, perm.len(), (0..perm.len()).collect()) else { return Ok(false) };
+    on_data(walk, id, x, &perm, node.attrs.clone().with("axes", places(&axes, &perm)))
+}
+
+fn upsample(walk: &mut Walk, id: NodeId) -> Result<bool, Diag> {
+    let node = walk.old.node(id);
+    let (Some((x, perm)), Some(scales)) = (data(walk, node), node.attrs.floats("scales")) else {
+        return Ok(false);
+    };
+    if scales.len() != perm.len() {
+        return Ok(false);
+    }
+    on_data(walk, id, x, &perm, node.attrs.clone().with("scales", perm::apply(&perm, scales)))
+}
+
+/// Blocks of channels become blocks of pixels: [N, H, W, block, block, C] or [N, H, W, C, block, block] in between.
+fn depth_to_space(walk: &mut Walk, id: NodeId) -> Result<bool, Diag> {
+    let node = walk.old.node(id);
+    let (Some((x, perm)), [y]) = (data(walk, node), node.outputs.as_slice()) else { return Ok(false) };
+    let block = Dim::known(node.attrs.int_or("blocksize", 1));
+    if perm != to_last(4) {
+        return Ok(false);
+    }
+    let [n, _, h, w] = &walk.ty(x).shape[..] else { return Ok(false) };
+    let channels = walk.ty(*y).shape[1].clone();
+    let (depth, turn) = match node.attrs.str("mode").unwrap_or("DCR") {
+        "DCR" => ([block.clone(), block, channels], vec![0i64, 1, 3, 2, 4, 5]),
+        _ => ([channels, block.clone(), block], vec![0i64, 1, 4, 2, 5, 3]),
+    };
+    let shape = [n.clone(), h.clone(), w.clone()].into_iter().chain(depth).collect();
+    let held = walk.moved_as(x, &perm)?;
+    let split = walk.reshape(held, shape, x, ".split")?;
+    let turned = walk.insert("transpose", Attrs::new().with("perm", turn), &[split], x, ".turned")?;
+    let new = walk.reshape(turned, perm::apply(&perm, &walk.ty(*y).shape), *y, ".nhwc")?;
+    walk.join(held, new);
+    walk.define(*y, new, &perm)?;
+    Ok(true)
+}
+
 fn pad(walk: &mut Walk, id: NodeId) -> Result<bool, Diag> {
     let node = walk.old.node(id);
     let (Some((x, perm)), Some(pads)) = (data(walk, node), node.attrs.dims("pads")) else { return Ok(false) };
@@ -335,7 +381,7 @@ fn batch_norm(walk: &mut Walk, id: NodeId) -> Result<bool, Diag> {
     if node.attrs.flag("training_mode") || node.attrs.flag("per_feature") {
         return Ok(false);
     }
-    let x = walk.moved_as(x, &perm)?;
+    let held = walk.moved_as(x, &perm)?;
     let mut statistics = Vec::new();
     for value in node.inputs[1..].iter().flatten() {
         statistics.push(per_channel(walk, *value, &perm)?);
@@ -346,14 +392,14 @@ fn batch_norm(walk: &mut Walk, id: NodeId) -> Result<bool, Diag> {
         return Ok(false);
     };
     let epsilon = walk.constant("epsilon", epsilon);
-    let mut add = |name: &str, inputs: &[ValueId]| walk.insert(name, Attrs::new(), inputs, *y, ".norm");
+    let mut add = |name: &str, inputs: &[ValueId]| walk.insert(name, Attrs::new(), inputs, x, ".norm");
     let variance = add("add", &[variance, epsilon])?;
     let deviation = add("sqrt", &[variance])?;
     let factor = add("div", &[scale, deviation])?;
-    let centred = add("sub", &[x, mean])?;
+    let centred = add("sub", &[held, mean])?;
     let scaled = add("mul", &[centred, factor])?;
-    let new = add("add", &[scaled, bias])?;
-    walk.join(x, new);
+    let new = walk.insert("add", Attrs::new(), &[scaled, bias], *y, ".nhwc")?;
+    walk.join(held, new);
     walk.define(*y, new, &perm)?;
     Ok(true)
 }

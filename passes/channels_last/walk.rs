@@ -91,7 +91,8 @@ impl<'a> Walk<'a> {
             walk.plain[input.index()] = Some(walk.build.input(&value.name, value.ty.clone()));
         }
         for id in old.topological() {
-            if !operators::carry(&mut walk, id)? {
+            // What does not fit permuted operands, for whatever reason, gets the plain ones.
+            if !operators::carry(&mut walk, id).unwrap_or(false) {
                 walk.copy(id)?;
             }
         }

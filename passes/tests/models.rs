@@ -108,3 +108,29 @@ fn models_compute_the_same() {
         }
     }
 }
+
+/// Transpositions whose results somebody inside of the graph reads.
+fn inner_transposes(graph: &Graph) -> usize {
+    let read = |v: &ValueId| graph.nodes().any(|(_, n)| n.inputs.contains(&Some(*v)));
+    graph.nodes().filter(|(_, n)| n.op.name == "transpose" && n.outputs.iter().any(read)).count()
+}
+
+#[test]
+fn channels_last_nets_have_no_transpositions_inside() {
+    for path in models() {
+        let imported = partita_onnx::load(&path, &partita_onnx::Options::default()).unwrap();
+        let (before, _) = optimize(imported.graph, &Options::default()).unwrap();
+        let options = Options::default();
+        let (after, history) =
+            partita_passes::run_passes(before.clone(), partita_passes::CHANNELS_LAST, &options).unwrap();
+        eprintln!("== {}: {:?}", path.display(), history.fired());
+        let n_convolutions = before.nodes().filter(|(_, n)| n.op.name.starts_with("conv")).count() as u64;
+        assert_eq!(
+            history.fired().get("channels-last").copied().unwrap_or(0),
+            n_convolutions,
+            "{}",
+            path.display()
+        );
+        assert!(inner_transposes(&after) <= inner_transposes(&before), "{}", path.display());
+    }
+}
