@@ -67,7 +67,7 @@ pub fn plan(items: &[Item]) -> Offsets {
 }
 
 /// The most bytes alive at one position.
-fn lower_bound(items: &[Item]) -> u64 {
+pub fn lower_bound(items: &[Item]) -> u64 {
     let mut starts: Vec<(u32, u64)> = items.iter().map(|i| (i.first, i.bytes)).collect();
     let mut ends: Vec<(u32, u64)> = items.iter().map(|i| (i.last, i.bytes)).collect();
     starts.sort_unstable();

@@ -51,8 +51,8 @@ fn static_plan(plan: &Plan) -> Value {
         "rules": p.rules,
         "weight_bytes": plan.weight_bytes,
         "symbols": plan.symbols.iter().map(|s| &s.name).collect::<Vec<_>>(),
-        "devices": plan.devices.iter().map(|d| json!({
-            "name": d.name, "driver": d.driver, "profile": d.profile, "threads": d.threads,
+        "devices": plan.devices.iter().enumerate().map(|(n, d)| json!({
+            "arena_least_bytes": super::summary::least_arena(plan, n), "name": d.name, "driver": d.driver, "profile": d.profile, "threads": d.threads,
             "arena_bytes": d.arena_bytes, "memory_bytes": d.memory_bytes,
         })).collect::<Vec<_>>(),
         "inputs": plan.inputs.iter().map(|p| port(plan, &p.name, p.value)).collect::<Vec<_>>(),

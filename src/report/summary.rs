@@ -3,7 +3,8 @@
 use crate::pipeline::Compiled;
 use crate::report::dot::size_text;
 use crate::report::program;
-use partita_plan::{Device, Plan};
+use partita_plan::memory::{self, Item};
+use partita_plan::{Device, ElementType, Plan, Storage, Value};
 use std::fmt::Write as _;
 
 /// What was compiled, how far it was optimized, where it runs and what that is predicted to cost.
@@ -62,7 +63,9 @@ fn device_line(plan: &Plan, n: usize, device: &Device) -> String {
     let parts = plan.parts();
     let arena = if parts.iter().all(|p| p.symbols.is_empty()) {
         let bytes = parts.iter().filter_map(|p| p.devices.get(n)).map(|d| d.arena_bytes).sum::<u64>();
-        size_text(bytes as f64)
+        let least = parts.iter().map(|p| least_arena(p, n)).sum::<u64>();
+        let ratio = if least > 0 { bytes as f64 / least as f64 } else { 1.0 };
+        format!("{} ({ratio:.2} x the least)", size_text(bytes as f64))
     } else {
         "sized at run time".to_owned()
     };
@@ -73,6 +76,18 @@ fn device_line(plan: &Plan, n: usize, device: &Device) -> String {
         steps.len(),
         device.driver
     )
+}
+
+/// The most bytes alive at one step of a device, for a plan without symbols: no arena is smaller.
+pub fn least_arena(plan: &Plan, device: usize) -> u64 {
+    let own = |v: &&Value| v.device as usize == device && v.storage == Storage::Arena as i32;
+    let bytes = |v: &Value| {
+        let element = ElementType::try_from(v.dtype).map_or(1, ElementType::size_bytes) as u64;
+        let dims = v.shape.iter().map(|d| d.as_constant().and_then(|d| u64::try_from(d).ok()).unwrap_or(0));
+        dims.fold(element, u64::saturating_mul)
+    };
+    let item = |v: &Value| Item { bytes: bytes(v), align: 1, first: v.first, last: v.last };
+    memory::lower_bound(&plan.values.iter().filter(own).map(item).collect::<Vec<_>>())
 }
 
 /// Why a device runs nothing, with the figures of the operator it comes closest at; `None` when it is used.

@@ -1,7 +1,9 @@
 //! What a device must be able to do for a session: bind a plan's values to memory, launch, copy in and out.
+#![allow(unsafe_code, reason = "a device may work in the caller's memory, which is lent by address")]
 
 use crate::error::RuntimeError;
 use partita_plan::{ElementType, Kernel, Plan};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Weight bytes behind a plan: a memory map or a vector, shared by all drivers.
@@ -23,6 +25,16 @@ pub struct Bound {
     pub arena_bytes: Vec<usize>,
     /// The weight section of the plan file, from its first byte.
     pub weights: WeightBytes,
+}
+
+/// Memory of the caller in which a value lies while steps run.
+#[derive(Clone, Copy, Debug)]
+pub struct Lent {
+    pub value: usize,
+    /// The value's first byte; `None` for its place in the device's own memory.
+    pub memory: Option<NonNull<u8>>,
+    /// Bytes there, as many as the value has.
+    pub bytes: usize,
 }
 
 /// One opened device of a plan. Steps of one queue are launched in order; transfers may call `upload` and
@@ -56,6 +68,20 @@ pub trait Driver: Send + Sync {
     /// The value's bytes where the host can read them in place, so that transfers copy once.
     fn host_bytes(&self, _value: usize) -> Option<&[u8]> {
         None
+    }
+
+    /// Moves values (with all that share their bytes) into the caller's memory, or back. False where the device
+    /// works in its own memory only; then nothing has changed. After an error it has to be bound again.
+    ///
+    /// # Safety
+    /// Until the value is moved again or the device bound again, whoever launches steps, uploads or downloads
+    /// sees to it that the memory is there and used by nobody else meanwhile. Steps write only to values that
+    /// are results in the plan.
+    ///
+    /// # Errors
+    /// When a kernel does not take an operand there.
+    unsafe fn lend(&mut self, _values: &[Lent]) -> Result<bool, RuntimeError> {
+        Ok(false)
     }
 
     /// Waits until all launched steps are done.

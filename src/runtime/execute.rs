@@ -51,8 +51,9 @@ struct Shared {
 /// What belongs to one queue.
 #[derive(Default)]
 struct Lane {
-    /// Steps done in the current run.
+    /// Steps done in the current run; counted only where another queue waits for this one.
     done: Event,
+    watched: bool,
     /// Held by the thread that runs the queue for the whole run.
     slot: Mutex<Slot>,
 }
@@ -87,7 +88,9 @@ impl Executor {
         let shared = Arc::new(Shared {
             plan: Arc::clone(plan),
             devices: RwLock::new(devices),
-            lanes: plan.queues.iter().map(|_| Lane::default()).collect(),
+            lanes: (0..plan.queues.len())
+                .map(|q| Lane { watched: watched(plan, q), ..Lane::default() })
+                .collect(),
             go: Event::default(),
             through: Event::default(),
             stop: AtomicBool::new(false),
@@ -229,7 +232,9 @@ impl Shared {
                 devices[queue.device as usize].launch(index, at)?;
             }
             slot.recorder.record(start);
-            self.lanes[index].done.set(at as u32 + 1);
+            if self.lanes[index].watched {
+                self.lanes[index].done.set(at as u32 + 1);
+            }
         }
         Ok(())
     }
@@ -241,6 +246,11 @@ impl Shared {
             done.wait(self.spins, &self.stop, |count| count >= wait.steps)
         }) && !self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// Whether a step of any queue waits for this one.
+fn watched(plan: &Plan, queue: usize) -> bool {
+    plan.queues.iter().flat_map(|q| &q.steps).flat_map(|s| &s.waits).any(|w| w.queue as usize == queue)
 }
 
 /// Copies one value of `bytes` bytes between devices, in place or through the staging room.

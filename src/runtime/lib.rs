@@ -6,7 +6,8 @@
 //! after a shape has been bound once.
 //!
 //! **Reading order.** `driver` (what a device can do), `session` (load, bind, run), `bind` (symbols to sizes),
-//! `execute` with `event` (queues on threads), `trace` (clock and simulated clock), `source` and `arena`
+//! `execute` with `event` (queues on threads), `lend` (inputs and outputs in the
+//! caller's memory), `trace` (clock and simulated clock), `source` and `arena`
 //! (bytes), `fault` (failures for tests).
 
 pub mod arena;
@@ -16,12 +17,13 @@ pub mod error;
 mod event;
 mod execute;
 pub mod fault;
+mod lend;
 pub mod program;
 pub mod session;
 pub mod source;
 pub mod trace;
 
-pub use driver::{Bound, Driver, DriverFactory, HostKernel, HostKernels, HostType, WeightBytes};
+pub use driver::{Bound, Driver, DriverFactory, HostKernel, HostKernels, HostType, Lent, WeightBytes};
 pub use error::RuntimeError;
 pub use program::{Blocks, HostCall, HostOp, HostOps, Program};
 pub use session::{Drivers, OutputBytes, PortInfo, Session, SessionOptions};

@@ -1,15 +1,18 @@
 //! A loaded plan: check, open devices, bind shapes, run, read outputs.
+#![allow(unsafe_code, reason = "inputs and outputs are lent to devices by address")]
 
 use crate::bind;
-use crate::driver::{Bound, DriverFactory, WeightBytes};
+use crate::driver::{Bound, DriverFactory, Lent, WeightBytes};
 use crate::error::RuntimeError;
 use crate::execute::{Devices, Executor, PANIC_CODE, guarded};
+use crate::lend::Loans;
 use crate::source::{self, PlanSource};
 use crate::trace::{Timeline, TraceRow, measured_rows};
 use partita_plan::check::{Checked, check};
 use partita_plan::limits::MAX_ARENA_BYTES;
 use partita_plan::{ElementType, NO_VALUE, Plan, Port, Symbol, text};
 use std::ops::Deref;
+use std::ptr::null_mut;
 use std::sync::{Arc, RwLockReadGuard};
 
 /// The kinds of devices a program can open.
@@ -104,6 +107,8 @@ pub struct Session {
     symbols: Vec<i64>,
     /// Symbols that a program gives, at their places in the plan.
     given: Vec<i64>,
+    /// Inputs and outputs in the caller's memory.
+    loans: Loans,
     /// Whether outputs hold a result.
     ran: bool,
 }
@@ -148,6 +153,7 @@ impl Session {
             options,
             executor,
             bound: None,
+            loans: Loans::default(),
             ran: false,
         };
         if session.symbols.is_empty() {
@@ -191,17 +197,50 @@ impl Session {
 
     /// Runs the plan on `inputs`: bytes (row-major, little endian) and shape of each.
     ///
-    /// Inputs of other shapes than last time bind the plan anew; otherwise nothing is allocated on the host.
-    /// After an error the session can run again.
+    /// Inputs of other shapes than last time bind the plan anew; otherwise nothing is allocated on the host, except
+    /// when inputs lie elsewhere than before: large ones that come from the same memory again are read there
+    /// instead of being copied. After an error the session can run again.
     ///
     /// # Errors
     /// As [`Session::bind`], `R005` wrong number of bytes, `R009` a driver panicked; what drivers return.
     pub fn run(&mut self, inputs: &[(&[u8], &[usize])]) -> Result<(), RuntimeError> {
+        self.run_once(inputs, &mut [])
+    }
+
+    /// As [`Session::run`], with every output written to the caller's memory, in order. Large outputs whose memory
+    /// was given before are computed there; the others are copied at the end. The session has none of them
+    /// afterwards.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; `R015` for a wrong number or size of outputs. Their contents are then undefined.
+    pub fn run_into(
+        &mut self,
+        inputs: &[(&[u8], &[usize])],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<(), RuntimeError> {
+        self.bind_shapes(inputs.len(), |index| inputs[index].1)?;
+        self.outputs_fit(outputs)?;
+        self.run_once(inputs, outputs)?;
+        for (index, bytes) in outputs.iter_mut().enumerate() {
+            if !self.loans.output(index) {
+                self.output(index, bytes)?;
+            }
+        }
+        self.ran = false;
+        Ok(())
+    }
+
+    fn run_once(
+        &mut self,
+        inputs: &[(&[u8], &[usize])],
+        outputs: &mut [&mut [u8]],
+    ) -> Result<(), RuntimeError> {
         self.bind_shapes(inputs.len(), |index| inputs[index].1)?;
         self.ran = false;
+        self.inputs_fit(inputs)?;
         let place = || "the inputs or outputs of the run".to_string();
-        let uploaded = guarded(place, || self.upload(inputs));
-        let result = uploaded.and_then(|()| self.executor.run()).and(guarded(place, || self.finish()));
+        let result = self.lend(inputs, outputs).and_then(|()| guarded(place, || self.upload(inputs)));
+        let result = result.and_then(|()| self.executor.run()).and(guarded(place, || self.finish()));
         // A driver that panicked may have lost what `bind` prepared.
         if result.as_ref().is_err_and(|e| e.code == PANIC_CODE) {
             self.bound = None;
@@ -324,19 +363,72 @@ impl Session {
             guarded(|| format!("device {}", self.plan.devices[index].name), || device.bind(&bound))?;
         }
         self.executor.prepare(&bound.sizes_bytes, self.options.trace);
+        self.loans = Loans::new(&bound, &self.checked.roots);
         self.bound = Some(bound);
         Ok(())
     }
 
-    fn upload(&self, inputs: &[(&[u8], &[usize])]) -> Result<(), RuntimeError> {
+    fn inputs_fit(&self, inputs: &[(&[u8], &[usize])]) -> Result<(), RuntimeError> {
         let Some(bound) = &self.bound else { return Ok(()) };
+        for (index, ((bytes, _), port)) in inputs.iter().zip(&self.plan.inputs).enumerate() {
+            let needs = bound.sizes_bytes[port.value as usize];
+            if bytes.len() != needs {
+                return Err(wrong_bytes(&self.inputs[index], bytes.len(), needs));
+            }
+        }
+        Ok(())
+    }
+
+    fn outputs_fit(&self, outputs: &[&mut [u8]]) -> Result<(), RuntimeError> {
+        let Some(bound) = &self.bound else { return Ok(()) };
+        let needed = self.plan.outputs.iter().map(|port| bound.sizes_bytes[port.value as usize]);
+        if needed.eq(outputs.iter().map(|bytes| bytes.len())) {
+            return Ok(());
+        }
+        Err(RuntimeError::new(
+            "R015",
+            format!("model {}", self.plan.name),
+            "the memory for outputs does not have their number and sizes",
+            "give a buffer of the right size for every output, in the model's order",
+        ))
+    }
+
+    /// Moves inputs and outputs into the caller's memory, or back, where that pays; sizes were compared.
+    fn lend(&mut self, inputs: &[(&[u8], &[usize])], outputs: &mut [&mut [u8]]) -> Result<(), RuntimeError> {
+        let input = |index: usize| inputs[index].0.as_ptr().cast_mut();
+        let mut output = |index: usize| outputs.get_mut(index).map_or(null_mut(), |bytes| bytes.as_mut_ptr());
+        self.loans.decide(input, &mut output);
+        let plan = &self.plan;
+        let device = |lent: &Lent| plan.values[lent.value].device as usize;
+        let groups = self.loans.changes.chunk_by(|a, b| device(a) == device(b));
+        let mut refused = Vec::new();
+        let mut devices = self.executor.devices_mut();
+        for values in groups {
+            let at = device(&values[0]);
+            let place = || format!("device {}", plan.devices[at].name);
+            // SAFETY: inputs and outputs are borrowed from the caller for the run. Before each run every value lies
+            // where that run's slices are, or in the device's own memory, and what was lent is not touched outside
+            // of a run: no input shares bytes with an output, and lent outputs are not read.
+            match guarded(place, || unsafe { devices[at].lend(values) }) {
+                Ok(true) => {}
+                Ok(false) => refused.push(at),
+                Err(error) => {
+                    self.bound = None;
+                    return Err(error);
+                }
+            }
+        }
+        drop(devices);
+        refused.into_iter().for_each(|at| self.loans.refuse(at));
+        Ok(())
+    }
+
+    /// Copies the inputs that are not read in place.
+    fn upload(&self, inputs: &[(&[u8], &[usize])]) -> Result<(), RuntimeError> {
         let devices = self.executor.devices();
         for (index, ((bytes, _), port)) in inputs.iter().zip(&self.plan.inputs).enumerate() {
             let value = port.value as usize;
-            if bytes.len() != bound.sizes_bytes[value] {
-                return Err(wrong_bytes(&self.inputs[index], bytes.len(), bound.sizes_bytes[value]));
-            }
-            if !bytes.is_empty() {
+            if !bytes.is_empty() && !self.loans.input(index) {
                 devices[self.device(value)].upload(value, bytes)?;
             }
         }

@@ -14,6 +14,7 @@ use partita_plan::Storage;
 use partita_plan::{ElementType, Kernel, NO_VALUE, Step};
 use partita_runtime::driver::{Bound, HostKernels};
 use partita_runtime::error::RuntimeError;
+use std::collections::BTreeMap;
 
 /// Where a value's bytes are.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Values<'a> {
     pub bound: &'a Bound,
     pub device: usize,
     pub arena: &'a Memory,
+    /// Values in the caller's memory, by the value that owns the bytes.
+    pub lent: &'a BTreeMap<usize, *mut u8>,
 }
 
 fn bad_value(name: &str, what: &str) -> RuntimeError {
@@ -48,8 +51,17 @@ impl Values<'_> {
             (Some(&offset), Some(&bytes)) => (offset, bytes),
             _ => return Err(bad("it has no address")),
         };
+        let root = self.root(index).ok_or_else(|| bad("its aliases form a circle"))?;
+        if let Some(&ptr) = self.lent.get(&root) {
+            let fits = bound.sizes_bytes.get(root).is_some_and(|&owned| bytes <= owned);
+            return if fits {
+                Ok(Place { ptr, bytes, weight: false })
+            } else {
+                Err(bad("it is larger than its owner"))
+            };
+        }
+        let weight = plan.values[root].storage() == Storage::Weight;
         let end = offset.checked_add(bytes).ok_or_else(|| bad("its address overflows"))?;
-        let weight = self.is_weight(index).ok_or_else(|| bad("its aliases form a circle"))?;
         let section = (*bound.weights).as_ref();
         let (base, limit) = if weight {
             (section.as_ptr().cast_mut(), section.len())
@@ -62,16 +74,16 @@ impl Values<'_> {
         Ok(Place { ptr: base.wrapping_add(offset), bytes, weight })
     }
 
-    /// Whether the bytes of value `index` are in the weight section; `None` when aliases never end.
-    fn is_weight(&self, index: usize) -> Option<bool> {
+    /// The value that owns the bytes of value `index`; `None` when aliases never end.
+    pub(crate) fn root(&self, index: usize) -> Option<usize> {
         let values = &self.bound.plan.values;
         let mut at = index;
         for _ in 0..=values.len() {
             let value = values.get(at)?;
-            match value.storage() {
-                Storage::Alias => at = value.alias_of as usize,
-                storage => return Some(storage == Storage::Weight),
+            if value.storage() != Storage::Alias {
+                return Some(at);
             }
+            at = value.alias_of as usize;
         }
         None
     }

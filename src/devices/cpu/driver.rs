@@ -4,11 +4,12 @@
 
 use crate::bind::{Machine, Place, Values};
 use crate::isa::Isa;
+use crate::lent::{Loans, Workshop};
 use crate::memory::Memory;
-use crate::prepared::{Cx, Prepared, Scratch, aligned};
+use crate::prepared::{Cx, Prepared, Scratch};
 use crate::team::{MAX_MEMBERS, Team};
 use partita_plan::Plan;
-use partita_runtime::driver::{Bound, Driver, DriverFactory, HostKernels};
+use partita_runtime::driver::{Bound, Driver, DriverFactory, HostKernels, Lent};
 use partita_runtime::error::RuntimeError;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,21 +75,24 @@ struct CpuDriver {
     state: Option<State>,
 }
 
+/// Steps of this device, by queue; empty for other queues.
+pub(crate) type Steps = Vec<Vec<Box<dyn Prepared>>>;
+
 /// What a bound plan needs. Steps hold addresses into the arena and the weights, so both live here.
 struct State {
-    /// Steps of this device, by queue; empty for other queues.
-    steps: Vec<Vec<Box<dyn Prepared>>>,
+    steps: Steps,
     /// Places of this device's values.
     places: Vec<Option<Place>>,
     /// One launch at a time: the team and the scratch are shared by all steps.
     scratch: Mutex<Memory>,
-    local: usize,
-    shared: usize,
-    _arena: Memory,
-    _bound: Arc<Bound>,
+    /// Bytes of the scratch of all members together, and of each.
+    need: Scratch,
+    loans: Loans,
+    arena: Memory,
+    bound: Arc<Bound>,
 }
 
-// SAFETY: places are addresses into the arena and the weights; the plan's order decides who uses them when.
+// SAFETY: places are addresses into the arena, the weights and what is lent; the plan's order decides who uses them when.
 unsafe impl Send for State {}
 // SAFETY: as above.
 unsafe impl Sync for State {}
@@ -117,8 +121,8 @@ impl CpuDriver {
     }
 
     /// Prepares all steps of this device's compute queues.
-    fn steps(&self, values: &Values<'_>) -> Result<Vec<Vec<Box<dyn Prepared>>>, RuntimeError> {
-        let machine = Machine { isa: self.isa, members: self.team.members() };
+    fn steps(&self, values: &Values<'_>) -> Result<Steps, RuntimeError> {
+        let machine = self.machine();
         let mut queues = Vec::with_capacity(values.bound.plan.queues.len());
         for queue in &values.bound.plan.queues {
             let own = !queue.copies && queue.device as usize == self.device;
@@ -128,6 +132,22 @@ impl CpuDriver {
         }
         Ok(queues)
     }
+
+    fn machine(&self) -> Machine {
+        Machine { isa: self.isa, members: self.team.members() }
+    }
+
+    /// Scratch memory for steps that need so much.
+    fn scratch(&self, need: Scratch) -> Result<Memory, RuntimeError> {
+        let total = need.local.checked_mul(self.team.members()).and_then(|l| l.checked_add(need.shared));
+        Memory::new(total.unwrap_or(usize::MAX))
+    }
+}
+
+/// Addresses of all values that lie on this device.
+fn places(values: &Values<'_>) -> Result<Vec<Option<Place>>, RuntimeError> {
+    let all = values.bound.plan.values.iter().enumerate();
+    all.map(|(i, v)| (v.device as usize == values.device).then(|| values.place(i)).transpose()).collect()
 }
 
 impl Driver for CpuDriver {
@@ -135,27 +155,41 @@ impl Driver for CpuDriver {
         self.state = None;
         let bytes = bound.arena_bytes.get(self.device).copied().unwrap_or(0);
         let arena = Memory::new(bytes)?;
-        let values = Values { bound, device: self.device, arena: &arena };
-        let own = |value: &partita_plan::Value| value.device as usize == self.device;
-        let all = bound.plan.values.iter().enumerate();
-        let places = all.map(|(i, v)| own(v).then(|| values.place(i)).transpose());
-        let places = places.collect::<Result<Vec<_>, _>>()?;
-        let steps = self.steps(&values)?;
+        let loans = Loans::default();
+        let values = Values { bound, device: self.device, arena: &arena, lent: &loans.lent };
+        let (places, steps) = (places(&values)?, self.steps(&values)?);
         let need = steps.iter().flatten().fold(Scratch::default(), |need, step| need.max(step.scratch()));
-        let (shared, local) = (aligned(need.shared), aligned(need.local));
-        let total = local.checked_mul(self.team.members()).and_then(|l| l.checked_add(shared));
-        let scratch = Mutex::new(Memory::new(total.unwrap_or(usize::MAX))?);
-        self.state =
-            Some(State { steps, places, scratch, local, shared, _arena: arena, _bound: Arc::clone(bound) });
+        let need = need.aligned();
+        let scratch = Mutex::new(self.scratch(need)?);
+        let bound = Arc::clone(bound);
+        self.state = Some(State { steps, places, scratch, need, loans, arena, bound });
         Ok(())
+    }
+
+    unsafe fn lend(&mut self, values: &[Lent]) -> Result<bool, RuntimeError> {
+        for lent in values {
+            self.place(lent.value, lent.bytes)?;
+        }
+        let Some(mut state) = self.state.take() else { return Err(not_bound()) };
+        let (bound, arena) = (&*state.bound, &state.arena);
+        let host = self.host.as_deref();
+        let shop = Workshop { bound, device: self.device, arena, machine: self.machine(), host };
+        let need = state.loans.apply(values, &shop, &mut state.steps)?.aligned().max(state.need);
+        state.places = places(&shop.values(&state.loans.lent))?;
+        if need != state.need {
+            state.need = need;
+            state.scratch = Mutex::new(self.scratch(need)?);
+        }
+        self.state = Some(state);
+        Ok(true)
     }
 
     fn launch(&self, queue: usize, step: usize) -> Result<(), RuntimeError> {
         let state = self.state()?;
         let step = state.steps.get(queue).and_then(|steps| steps.get(step)).ok_or_else(not_bound)?;
         let scratch = state.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let local = scratch.ptr().wrapping_add(state.shared);
-        step.launch(&Cx { team: &self.team, shared: scratch.ptr(), local, local_bytes: state.local })
+        let local = scratch.ptr().wrapping_add(state.need.shared);
+        step.launch(&Cx { team: &self.team, shared: scratch.ptr(), local, local_bytes: state.need.local })
     }
 
     fn upload(&self, value: usize, bytes: &[u8]) -> Result<(), RuntimeError> {

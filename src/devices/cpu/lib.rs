@@ -60,6 +60,8 @@ pub mod isa;
 #[cfg(feature = "run")]
 mod lanes;
 #[cfg(feature = "run")]
+mod lent;
+#[cfg(feature = "run")]
 mod math;
 #[cfg(feature = "run")]
 mod memory;

@@ -3,7 +3,7 @@
 
 use crate::prepared::ALIGN;
 use partita_runtime::error::RuntimeError;
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 /// Huge pages begin at multiples of this many bytes.
@@ -11,10 +11,13 @@ const HUGE: usize = 2 << 20;
 /// Bytes below which huge pages are not asked for.
 const HUGE_FROM: usize = 4 << 20;
 
-/// Zeroed memory, aligned to `ALIGN` bytes at least.
+/// Zeroed memory, aligned to `ALIGN` bytes at least. Large ones are pages that nobody has touched yet.
 pub(crate) struct Memory {
-    ptr: NonNull<u8>,
+    /// What the allocator gave.
+    base: NonNull<u8>,
     layout: Layout,
+    /// The first aligned byte in it, and how many are used from there on.
+    ptr: *mut u8,
     bytes: usize,
 }
 
@@ -38,17 +41,19 @@ impl Memory {
             )
         };
         let align = if bytes >= HUGE_FROM { HUGE } else { ALIGN };
-        let layout = Layout::from_size_align(bytes.max(ALIGN), align).map_err(|_| short())?;
+        // Aligned by hand: the allocator would write zeros to aligned memory instead of asking for fresh pages.
+        let room = bytes.checked_add(align).ok_or_else(short)?;
+        let layout = Layout::from_size_align(room, 1).map_err(|_| short())?;
         // SAFETY: the size is at least `ALIGN`.
-        let ptr = NonNull::new(unsafe { alloc(layout) }).ok_or_else(short)?;
-        advise(ptr.as_ptr(), bytes);
-        // SAFETY: freshly reserved, `bytes` long.
-        unsafe { ptr.as_ptr().write_bytes(0, bytes) };
-        Ok(Self { ptr, layout, bytes })
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(short)?;
+        let skipped = base.addr().get().next_multiple_of(align) - base.addr().get();
+        let ptr = base.as_ptr().wrapping_add(skipped);
+        advise(ptr, bytes);
+        Ok(Self { base, layout, ptr, bytes })
     }
 
     pub(crate) fn ptr(&self) -> *mut u8 {
-        self.ptr.as_ptr()
+        self.ptr
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -59,7 +64,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: reserved with this layout.
-        unsafe { dealloc(self.ptr.as_ptr(), self.layout) };
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }
 

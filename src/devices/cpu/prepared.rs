@@ -138,6 +138,11 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
+    /// Both needs rounded up, so that parts of them are aligned.
+    pub(crate) fn aligned(self) -> Self {
+        Self { shared: aligned(self.shared), local: aligned(self.local) }
+    }
+
     /// The larger of both needs.
     pub(crate) fn max(self, other: Self) -> Self {
         Self { shared: self.shared.max(other.shared), local: self.local.max(other.local) }

@@ -7,9 +7,15 @@ use crate::math;
 /// Independent partial results of a fold, so that it vectorises.
 const WAYS: usize = 64;
 
-/// Folds `row` with `step` from `start`, then the partial results with `join`.
+/// Elements of one vector; the rest of a row is padded to whole vectors only.
+const LANES: usize = 16;
+
+/// Folds `row` with `step` from `start`, which joins without effect, then the partial results with `join`.
 #[inline(always)]
 fn fold(row: &[f32], start: f32, step: impl Fn(f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    if row.len() <= LANES {
+        return fold_short(row, start, step, join);
+    }
     let mut sums = [start; WAYS];
     let chunks = row.chunks_exact(WAYS);
     let rest = chunks.remainder();
@@ -22,6 +28,28 @@ fn fold(row: &[f32], start: f32, step: impl Fn(f32, f32) -> f32, join: impl Fn(f
         *sum = step(*sum, v);
     }
     let mut width = WAYS / 2;
+    while width > 0 {
+        for i in 0..width {
+            sums[i] = join(sums[i], sums[i + width]);
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// The same in the same order, without partial results that nothing went into.
+#[inline(always)]
+fn fold_short(
+    row: &[f32],
+    start: f32,
+    step: impl Fn(f32, f32) -> f32,
+    join: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut sums = [start; LANES];
+    for (sum, &v) in sums.iter_mut().zip(row) {
+        *sum = step(*sum, v);
+    }
+    let mut width = row.len().next_power_of_two() / 2;
     while width > 0 {
         for i in 0..width {
             sums[i] = join(sums[i], sums[i + width]);
@@ -129,14 +157,14 @@ unsafe fn exp_row_body<const FMA: bool>(
             }
             *dst.add(from).cast() = block;
         }
-        if whole < len {
-            let mut block = [f32::NEG_INFINITY; WAYS];
-            std::ptr::copy_nonoverlapping(src.add(whole), block.as_mut_ptr(), len - whole);
-            for (v, sum) in block.iter_mut().zip(&mut sums) {
+        for from in (whole..len).step_by(LANES) {
+            let (count, mut block) = (LANES.min(len - from), [f32::NEG_INFINITY; LANES]);
+            std::ptr::copy_nonoverlapping(src.add(from), block.as_mut_ptr(), count);
+            for (v, sum) in block.iter_mut().zip(&mut sums[from - whole..]) {
                 *v = math::exp::<FMA>(math::fma::<FMA>(*v, scale, -shift));
                 *sum += *v;
             }
-            std::ptr::copy_nonoverlapping(block.as_ptr(), dst.add(whole), len - whole);
+            std::ptr::copy_nonoverlapping(block.as_ptr(), dst.add(from), count);
         }
     }
     total(&mut sums)
