@@ -225,7 +225,7 @@ pub(crate) fn plan_part(graph: Graph, given: bool, setting: &Setting) -> Result<
     let Setting { machine, options, specs, progress, .. } = setting;
     let (graph, history) = layout(graph, setting)?;
     let regions = partita_passes::fuse::fuse(&graph, &FuseRules { takes_epilogue: &takes_epilogue });
-    let lowered = lower(&graph, &regions, specs, options.precision)?;
+    let lowered = lower(&graph, &regions, specs, options)?;
     let hints = symbol_hints(&graph, &options.hints);
     progress("placing");
     let prices = price(&graph, &regions, &lowered, machine, specs, &hints);
@@ -272,13 +272,20 @@ fn lower(
     graph: &Graph,
     regions: &Regions,
     specs: &[DeviceSpec],
-    precision: Precision,
+    options: &CompileOptions,
 ) -> Result<Vec<Lowered>> {
     let inference = infer_graph(graph)?;
     let names: Vec<String> = graph.all_symbols().iter().map(ToString::to_string).collect();
     let symbols = |name: &str| names.iter().position(|n| n == name);
     let targets: Vec<Target> = specs.iter().map(|s| s.target).collect();
-    let ctx = Ctx { graph, inference: &inference, symbols: &symbols, targets: &targets, precision };
+    let ctx = Ctx {
+        graph,
+        inference: &inference,
+        symbols: &symbols,
+        targets: &targets,
+        precision: options.precision,
+        strict: options.strict,
+    };
     Ok(lower_regions(&ctx, regions)?)
 }
 

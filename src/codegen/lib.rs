@@ -9,6 +9,7 @@
 //! **Reading order.** `call` (what a region becomes), `lower` (the table of operators), `windows` (convolution and
 //! pooling), `program` (elementwise chains), `assemble`, `weights`.
 
+mod algorithm;
 mod arenas;
 pub mod assemble;
 pub mod call;

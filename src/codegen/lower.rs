@@ -3,6 +3,7 @@
 //! An operator without a row, or whose types and attributes do not fit the kernel, becomes the `reference` kernel:
 //! nothing is refused because only a fast path is missing.
 
+use crate::algorithm::Sizes;
 use crate::call::{Arg, Call, Lowered, Target};
 use crate::params::{KernelBuilder, SymbolIndex, exprs};
 use crate::program::Chain;
@@ -13,7 +14,7 @@ use partita_ir::diag::Diag;
 use partita_ir::graph::Node;
 use partita_ir::types::{Content, Type};
 use partita_ir::{Dim, Graph, NodeId, Region, RegionKind, Regions, ValueId};
-use partita_plan::{Kernel, TileProgram};
+use partita_plan::{ElementType, Kernel, TileProgram};
 
 /// What lowering may look at.
 pub struct Ctx<'a> {
@@ -23,6 +24,8 @@ pub struct Ctx<'a> {
     /// What the devices of the machine can run.
     pub targets: &'a [Target],
     pub precision: Precision,
+    /// Whether sums keep the order and the products their definition has: no transforms.
+    pub strict: bool,
 }
 
 /// What products and convolutions with constant weights multiply; sums are f32 either way.
@@ -386,7 +389,35 @@ fn weight_kernel(ctx: &Ctx, node: &Node) -> Option<Vec<i64>> {
 fn conv(ctx: &Ctx, node: &Node) -> Option<Own> {
     let windows = Windows::new(&node.attrs, weight_kernel(ctx, node)?, &spatial(ctx, node)?)?;
     let builder = windowed("conv", &windows, node).int("group", node.attrs.int_or("group", 1));
+    let builder = match algorithm(ctx, node, &windows) {
+        Some(name) => builder.string("algorithm", name),
+        None => builder,
+    };
     Some(Own::new(builder, node))
+}
+
+/// How to compute a convolution, when there is a choice: one that may be transformed, with a constant weight.
+fn algorithm(ctx: &Ctx, node: &Node, windows: &Windows) -> Option<&'static str> {
+    let weight = node.inputs[1]?;
+    let plain = windows.kernel == [3, 3]
+        && windows.strides == [1, 1]
+        && windows.dilations == [1, 1]
+        && node.attrs.int_or("group", 1) == 1;
+    let (w, y) = (ctx.graph.ty(weight), ctx.graph.ty(node.outputs[0]));
+    let constant = ctx.graph.as_const(weight).is_some() && w.dtype == ElementType::F32;
+    if ctx.strict || !plain || !constant || layout_of(node) != "nhwc" {
+        return None;
+    }
+    let known = |dim: &Dim| dim.as_known().and_then(|v| usize::try_from(v).ok());
+    let [images, height, width, _] = y.shape.as_slice() else { return None };
+    let sizes = Sizes {
+        images: known(images).unwrap_or(1),
+        height: known(height)?,
+        width: known(width)?,
+        inputs: known(&w.shape[1])?,
+        outputs: known(&w.shape[0])?,
+    };
+    Some(sizes.algorithm())
 }
 
 fn conv_transpose(ctx: &Ctx, node: &Node) -> Option<Own> {

@@ -175,6 +175,7 @@ fn libraries(graph: &Graph, id: NodeId, target: &Target) -> Vec<String> {
         symbols: &|_| None,
         targets: &[*target],
         precision: Default::default(),
+        strict: false,
     };
     let Ok(lowered) = lower_regions(&ctx, &regions) else { return Vec::new() };
     let calls = lowered.into_iter().flat_map(|l| {

@@ -25,7 +25,7 @@ use std::ops::Range;
 const GRAIN: usize = 200_000;
 /// Floats of data a patch should need: a quarter of a second-level cache of 1 MiB.
 const PATCH_FLOATS: usize = 65_536;
-/// Most pixels of a patch when its sums are written more than once.
+/// Most pixels of a row of results in a patch, and of a patch whose sums are written more than once.
 const PATCH_PIXELS: usize = 40 * MR;
 /// Results between two runs of an epilogue that is a program: they should still be in the second cache level.
 const PROGRAM_FLOATS: usize = 65_536;
@@ -487,7 +487,7 @@ fn patches(
     let channels = sizes.inputs * sizes.groups;
     let line = |width: usize| w.reach(2, width)?.checked_mul(channels)?.checked_mul(w.kernel[0]);
     let most = if sizes.depth() > DEPTH { PATCH_PIXELS } else { PATCH_FLOATS };
-    let pieces = width.div_ceil(most.min(PATCH_PIXELS));
+    let pieces = width.div_ceil(PATCH_PIXELS);
     let piece = width.div_ceil(MR).div_ceil(pieces) * MR;
     let floats = line(piece.min(width)).ok_or_else(too_large)?;
     let halo = (w.kernel[1] - 1).saturating_mul(w.dilation[1]);

@@ -9,7 +9,7 @@
 //! memory. `unsafe` is confined to this crate's kernels and the driver.
 //!
 //! **Reading order.** `layout`, `capability`; then `driver`, `bind`, `prepared` (what a kernel is); `team`
-//! (threads), `isa`; `micro`, `blocks`, `pack`, `gemm`, `conv` (matrix kernels); `tile` and the rest.
+//! (threads), `isa`; `micro`, `blocks`, `pack`, `gemm`, `conv_rows`, `winograd` (matrix kernels); `tile` and the rest.
 
 #[cfg(feature = "compile")]
 mod capability;

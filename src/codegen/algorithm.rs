@@ -1,0 +1,105 @@
+//! How a 3 x 3 convolution is computed: directly, or by minimal filtering (Winograd), which takes fewer products but
+//! transforms data and results, reads more weights and rounds differently.
+//!
+//! The choice counts cycles of a core with two vector units of sixteen lanes, whose ratios hold for narrower ones: what
+//! is compared are products, transforms and bytes of weights, from the sizes alone.
+
+/// Sizes of a convolution with windows of 3 x 3, steps of 1 and one group; `height` and `width` are its results'.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) images: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+}
+
+/// A way to compute the results square by square.
+struct Way {
+    name: &'static str,
+    /// Results of a square along an axis.
+    m: usize,
+    /// Cycles to transform one channel of a square of data, and of results.
+    data: f64,
+    results: f64,
+}
+
+const WAYS: [Way; 2] = [
+    Way { name: "winograd2", m: 2, data: 3.0, results: 3.0 },
+    Way { name: "winograd4", m: 4, data: 9.0, results: 8.0 },
+];
+
+/// Multiply-adds per cycle, and the part of them that products reach.
+const RATE: f64 = 32.0;
+const DIRECT: f64 = 0.88;
+const SQUARES: f64 = 0.80;
+/// Cycles to start a tile of results, and its rows and columns.
+const START: f64 = 40.0;
+const TILE: (usize, usize) = (14, 32);
+/// Bytes of weights that memory delivers per cycle.
+const WEIGHT_RATE: f64 = 8.0;
+/// How much faster another way than the direct one must seem.
+const MARGIN: f64 = 0.9;
+
+impl Sizes {
+    /// Output channels that are computed, whole vectors.
+    fn columns(&self) -> f64 {
+        self.outputs.next_multiple_of(16) as f64
+    }
+
+    /// Cycles of `count` products of `rows` rows each, with all weights in reach of memory.
+    fn products(&self, rows: usize, count: usize, part: f64) -> f64 {
+        let (depth, count) = (self.inputs as f64, count as f64);
+        let tiles = (rows.div_ceil(TILE.0) * self.outputs.div_ceil(TILE.1)) as f64;
+        let compute = rows as f64 * count * depth * self.columns() / RATE / part + tiles * count * START;
+        let weights = 4.0 * count * depth * self.outputs as f64 / WEIGHT_RATE;
+        compute.max(weights)
+    }
+
+    fn direct(&self) -> f64 {
+        // One product: kernel elements are part of its depth.
+        let deep = Self { inputs: 9 * self.inputs, ..*self };
+        deep.products(self.images * self.height * self.width, 1, DIRECT)
+    }
+
+    fn squares(&self, way: &Way) -> f64 {
+        let squares = self.images * self.height.div_ceil(way.m) * self.width.div_ceil(way.m);
+        let transforms = self.inputs as f64 * way.data + self.columns() * way.results;
+        self.products(squares, (way.m + 2).pow(2), SQUARES) + squares as f64 * transforms
+    }
+
+    /// The parameter `algorithm` of the kernel that is expected to be fastest.
+    pub(crate) fn algorithm(&self) -> &'static str {
+        let mut best = ("direct", self.direct() * MARGIN);
+        for way in &WAYS {
+            let cycles = self.squares(way);
+            if cycles < best.1 {
+                best = (way.name, cycles);
+            }
+        }
+        best.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(side: usize, inputs: usize, outputs: usize) -> &'static str {
+        Sizes { images: 1, height: side, width: side, inputs, outputs }.algorithm()
+    }
+
+    #[test]
+    fn large_squares_pay_where_weights_are_few() {
+        assert_eq!(choice(56, 64, 64), "winograd4");
+        assert_eq!(choice(128, 32, 32), "winograd4");
+        assert_ne!(choice(7, 512, 512), "winograd4");
+    }
+
+    #[test]
+    fn tiny_convolutions_stay_direct() {
+        assert_eq!(choice(1, 64, 64), "direct");
+        assert_eq!(choice(256, 1, 16), "direct");
+        assert_eq!(choice(2, 512, 512), "direct");
+    }
+}
