@@ -14,5 +14,6 @@ mod real_models;
 mod regressions;
 mod support;
 mod text;
+mod threads;
 mod tidy;
 mod wgpu;
