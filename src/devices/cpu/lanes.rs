@@ -202,8 +202,8 @@ macro_rules! per_lanes {
                 match isa {
                     // SAFETY: an `Isa` is only obtained from detection; the rest is the caller's contract.
                     $crate::isa::Isa::Avx512 if width >= 16 => return unsafe { wide($($arg),*) },
-                    // SAFETY: as above.
                     $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx2 if width >= 8 => {
+                        // SAFETY: as above.
                         return unsafe { narrow($($arg),*) };
                     }
                     _ => {}

@@ -117,6 +117,12 @@ impl Filter for Four {
     }
 }
 
+/// Element `y` of every column.
+#[inline(always)]
+fn line<V: Copy, const N: usize>(columns: &[[V; N]; 6], y: usize) -> [V; 6] {
+    std::array::from_fn(|x| columns[x][y])
+}
+
 /// Pixels of one square of data, row by row.
 type Sources = [*const f32; MAX_SQUARE];
 
@@ -145,16 +151,16 @@ unsafe fn transform<V: Lanes, F: Filter>(sources: &Sources, channels: usize, out
         unsafe {
             let mut half = [[V::splat(0.0); 6]; 6];
             for (x, half) in half.iter_mut().enumerate().take(F::SIDE) {
-                for y in 0..F::SIDE {
-                    half[y] = V::load(sources[y * F::SIDE + x].wrapping_add(channel));
+                for (y, value) in half.iter_mut().enumerate().take(F::SIDE) {
+                    *value = V::load(sources[y * F::SIDE + x].wrapping_add(channel));
                 }
                 F::data(half);
             }
             for y in 0..F::SIDE {
-                let mut row: [V; 6] = std::array::from_fn(|x| half[x][y]);
+                let mut row = line(&half, y);
                 F::data(&mut row);
-                for x in 0..F::SIDE {
-                    row[x].store(out.wrapping_add((y * F::SIDE + x) * step + channel));
+                for (x, value) in row.into_iter().enumerate().take(F::SIDE) {
+                    value.store(out.wrapping_add((y * F::SIDE + x) * step + channel));
                 }
             }
         }
@@ -213,10 +219,10 @@ unsafe fn results<V: Lanes, F: Filter>(s: &Square) {
                 if y >= s.height {
                     break;
                 }
-                let row = F::results(&std::array::from_fn(|x| half[x][y]));
-                for x in 0..F::RESULTS {
+                let row = F::results(&line(&half, y));
+                for (x, value) in row.into_iter().enumerate().take(F::RESULTS) {
                     if x < s.width {
-                        finish(s, row[x], [y, x, channel]);
+                        finish(s, value, [y, x, channel]);
                     }
                 }
             }

@@ -246,8 +246,17 @@ pub fn refusal(
 
 /// Compares with a relative error of 1e-5 of the largest magnitude around.
 pub fn assert_close(name: &str, got: &[f32], want: &[f64]) {
+    assert_within(name, got, want, largest(want));
+}
+
+/// The largest finite magnitude, at least 1.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().filter(|v| v.is_finite()).fold(1.0f64, |m, v| m.max(v.abs()))
+}
+
+/// Compares with an error of 1e-5 of `scale`.
+pub fn assert_within(name: &str, got: &[f32], want: &[f64], scale: f64) {
     assert_eq!(got.len(), want.len(), "{name}");
-    let scale = want.iter().filter(|v| v.is_finite()).fold(1.0f64, |m, v| m.max(v.abs()));
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         let same = f64::from(g) == w || (g.is_nan() && w.is_nan());
         assert!(same || (f64::from(g) - w).abs() <= 1e-5 * scale, "{name}: element {i} is {g}, not {w}");
@@ -255,7 +264,12 @@ pub fn assert_close(name: &str, got: &[f32], want: &[f64]) {
 }
 
 pub fn check_f32(spec: &Spec, inputs: &[Option<Tensor>], shape: &[usize], want: &[f64]) {
+    check_within(spec, inputs, shape, want, largest(want));
+}
+
+/// `check_f32` with an error of 1e-5 of `scale`.
+pub fn check_within(spec: &Spec, inputs: &[Option<Tensor>], shape: &[usize], want: &[f64], scale: f64) {
     run_all(spec, inputs, &[(ElementType::F32, shape.to_vec())], |name, results| {
-        assert_close(name, &floats(&results[0]), want);
+        assert_within(name, &floats(&results[0]), want, scale);
     });
 }
