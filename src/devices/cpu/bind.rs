@@ -7,8 +7,8 @@ use crate::memory::Memory;
 use crate::prepared::{Call, Operand, Prepared, bad_step};
 use crate::widened;
 use crate::{
-    attention, conv, conv_transpose, fill, gather, gemm, movement, n_bits, norm, pool, reduce, reference,
-    softmax, tile,
+    attention, conv, conv_transpose, fill, gather, gemm, mobile_block, movement, n_bits, norm, pool, reduce,
+    reference, softmax, tile,
 };
 use partita_plan::Storage;
 use partita_plan::{ElementType, Kernel, NO_VALUE, Step};
@@ -194,6 +194,7 @@ pub(crate) fn prepare(
         "gemm_n_bits" => n_bits::prepare(&call),
         "conv" => widened::prepare(call, conv::prepare),
         "conv_transpose" => widened::prepare(call, conv_transpose::prepare),
+        "mobile_block" => widened::prepare(call, mobile_block::prepare),
         "pool" => widened::prepare(call, pool::prepare),
         "reduce" => widened::prepare(call, reduce::prepare),
         "softmax" => widened::prepare(call, softmax::prepare),

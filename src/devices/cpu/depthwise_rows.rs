@@ -227,16 +227,91 @@ fn choose(isa: Isa, window: &Window, channels: usize) -> (Kernel, usize) {
     (any[size as usize], 1 << size)
 }
 
-struct Depthwise {
-    window: Window,
-    batch: usize,
-    channels: usize,
+/// How rows of pixels become rows of results: the window, the weight and the kernel for it.
+pub(crate) struct Stage {
+    pub window: Window,
+    pub channels: usize,
     kernel: Kernel,
     /// Pixels of a tile.
     pixels: usize,
+    w: *const f32,
+}
+
+// SAFETY: the addresses in it are operands; see `Operand`.
+unsafe impl Send for Stage {}
+// SAFETY: as above.
+unsafe impl Sync for Stage {}
+
+/// Where a stage reads and writes: the first pixels of the first image, whether they are there or not, and what
+/// finishes results.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends<'a> {
+    pub x: *const f32,
+    pub y: *mut f32,
+    pub epilogue: &'a Epilogue,
+}
+
+impl Stage {
+    /// The stage with the packed weight `w`; the result must have pixels.
+    pub(crate) fn new(isa: Isa, window: Window, channels: usize, w: *const f32) -> Self {
+        let (kernel, pixels) = choose(isa, &window, channels);
+        Self { window, channels, kernel, pixels, w }
+    }
+
+    /// Computes channels `channels` of result rows `rows` (of all images), as far as registers finish them.
+    ///
+    /// # Safety
+    /// The rows of the data that the windows reach are there, and those of the result.
+    pub(crate) unsafe fn band(&self, ends: &Ends<'_>, rows: Range<usize>, channels: Range<usize>) {
+        let columns = self.window.output[2];
+        let chunks = channels.len().div_ceil(CHUNK).max(1);
+        let chunk = channels.len().div_ceil(chunks).next_multiple_of(16);
+        for from in channels.clone().step_by(chunk) {
+            let part = from..(from + chunk).min(channels.end);
+            for column in (0..columns).step_by(self.pixels) {
+                for row in rows.clone() {
+                    // SAFETY: the tile lies in the caller's band.
+                    unsafe { self.tile(ends, row, column.min(columns - self.pixels), part.clone()) };
+                }
+            }
+        }
+    }
+
+    /// Computes the tile that starts at `column` of result row `row`.
+    unsafe fn tile(&self, ends: &Ends<'_>, row: usize, column: usize, channels: Range<usize>) {
+        let (w, pixel) = (&self.window, self.channels);
+        let (image, line) = (row / w.output[1], row % w.output[1]);
+        let taps = w.inside(1, line);
+        let from = image * w.input[1] + w.first(1, line, taps.start);
+        // Input columns from the tile's first on: those before the data are missing.
+        let start = column * w.stride[2];
+        let columns = w.pad[2].saturating_sub(start)..(w.input[2] + w.pad[2]).saturating_sub(start);
+        let at = row * w.output[2] + column;
+        let x = (from * w.input[2] + start).wrapping_sub(w.pad[2]).wrapping_mul(pixel);
+        let tile = Tile {
+            x: ends.x.wrapping_add(x),
+            x_row: w.dilation[1].wrapping_mul(w.input[2] * pixel),
+            rows: taps.len(),
+            columns,
+            w: self.w.wrapping_add(taps.start * w.kernel[2] * pixel),
+            y: ends.y.wrapping_add(at * pixel),
+            pixel,
+            channels,
+            width: w.kernel[2],
+            dilation: w.dilation[2],
+            stride: w.stride[2],
+            post: ends.epilogue.post(at, 0, pixel),
+        };
+        // SAFETY: rows and columns were clipped to the data, which was checked against the operands.
+        unsafe { (self.kernel)(&tile) };
+    }
+}
+
+struct Depthwise {
+    stage: Stage,
+    batch: usize,
     band: usize,
     x: *const f32,
-    w: *const f32,
     y: *mut f32,
     epilogue: Epilogue,
     members: usize,
@@ -249,60 +324,22 @@ unsafe impl Sync for Depthwise {}
 
 impl Depthwise {
     fn rows(&self) -> usize {
-        self.batch * self.window.output[1]
+        self.batch * self.stage.window.output[1]
     }
 
     /// Computes result rows `rows` (of all images) of channels `channels`.
     unsafe fn area(&self, rows: Range<usize>, channels: Range<usize>, scratch: *mut u8) {
-        let columns = self.window.output[2];
-        let chunks = channels.len().div_ceil(CHUNK).max(1);
-        let chunk = channels.len().div_ceil(chunks).next_multiple_of(16);
+        let (columns, pixel) = (self.stage.window.output[2], self.stage.channels);
+        let ends = Ends { x: self.x, y: self.y, epilogue: &self.epilogue };
         for first in rows.clone().step_by(self.band) {
             let band = first..(first + self.band).min(rows.end);
-            for from in channels.clone().step_by(chunk) {
-                let part = from..(from + chunk).min(channels.end);
-                for column in (0..columns).step_by(self.pixels) {
-                    for row in band.clone() {
-                        // SAFETY: the tile lies in the caller's area.
-                        unsafe { self.tile(row, column.min(columns - self.pixels), part.clone()) };
-                    }
-                }
-            }
             let (at, count) = (first * columns, band.len() * columns);
-            // SAFETY: the pixels are finished; the scratch is the caller's.
+            // SAFETY: the band lies in the caller's area; the scratch is the caller's.
             unsafe {
-                self.epilogue.apply(at, count, channels.start, channels.len(), self.channels, scratch);
+                self.stage.band(&ends, band, channels.clone());
+                self.epilogue.apply(at, count, channels.start, channels.len(), pixel, scratch);
             };
         }
-    }
-
-    /// Computes the tile that starts at `column` of result row `row`.
-    unsafe fn tile(&self, row: usize, column: usize, channels: Range<usize>) {
-        let (w, pixel) = (&self.window, self.channels);
-        let (image, line) = (row / w.output[1], row % w.output[1]);
-        let taps = w.inside(1, line);
-        let from = image * w.input[1] + w.first(1, line, taps.start);
-        // Input columns from the tile's first on: those before the data are missing.
-        let start = column * w.stride[2];
-        let columns = w.pad[2].saturating_sub(start)..(w.input[2] + w.pad[2]).saturating_sub(start);
-        let at = row * w.output[2] + column;
-        let x = (from * w.input[2] + start).wrapping_sub(w.pad[2]).wrapping_mul(pixel);
-        let tile = Tile {
-            x: self.x.wrapping_add(x),
-            x_row: w.dilation[1] * w.input[2] * pixel,
-            rows: taps.len(),
-            columns,
-            w: self.w.wrapping_add(taps.start * w.kernel[2] * pixel),
-            y: self.y.wrapping_add(at * pixel),
-            pixel,
-            channels,
-            width: w.kernel[2],
-            dilation: w.dilation[2],
-            stride: w.stride[2],
-            post: self.epilogue.post(at, 0, pixel),
-        };
-        // SAFETY: rows and columns were clipped to the data, which was checked against the operands.
-        unsafe { (self.kernel)(&tile) };
     }
 }
 
@@ -312,16 +349,17 @@ impl Prepared for Depthwise {
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
-        let results = self.rows().saturating_mul(self.window.output[2]).saturating_mul(self.channels);
-        let parts = parts_for(results.saturating_mul(self.window.taps()), GRAIN, self.members);
+        let (window, channels) = (&self.stage.window, self.stage.channels);
+        let results = self.rows().saturating_mul(window.output[2]).saturating_mul(channels);
+        let parts = parts_for(results.saturating_mul(window.taps()), GRAIN, self.members);
         // Vectors at the end of the channels overlap others, which another member must not write.
-        let panels = if self.channels.is_multiple_of(16) { self.channels.div_ceil(PANEL) } else { 1 };
+        let panels = if channels.is_multiple_of(16) { channels.div_ceil(PANEL) } else { 1 };
         let (grid_rows, grid_channels) = grid(parts, self.rows(), panels);
         cx.run(parts, &|part| {
             let rows = share(self.rows(), 1, part % grid_rows, grid_rows);
             let channels = match grid_channels {
-                1 => 0..self.channels,
-                _ => share(self.channels, PANEL, part / grid_rows, grid_channels),
+                1 => 0..channels,
+                _ => share(channels, PANEL, part / grid_rows, grid_channels),
             };
             if !rows.is_empty() && !channels.is_empty() {
                 // SAFETY: members compute different parts of the result.
@@ -347,8 +385,7 @@ pub(crate) fn prepare(
     let epilogue = Epilogue::over_columns(call, n_own(call), matrix, own_bias(call))?;
     let row = window.output[2].saturating_mul(channels).max(1);
     let band = if epilogue.is_program() { (PROGRAM_FLOATS / row).clamp(1, BAND) } else { BAND };
-    let (kernel, pixels) = choose(call.isa, &window, channels);
     let (x, w, y) = (call.input(0)?.f32(), call.input(1)?.f32(), call.output(0)?.f32());
-    let members = call.members;
-    Ok(Box::new(Depthwise { window, batch, channels, kernel, pixels, band, x, w, y, epilogue, members }))
+    let stage = Stage::new(call.isa, window, channels, w);
+    Ok(Box::new(Depthwise { stage, batch, band, x, y, epilogue, members: call.members }))
 }

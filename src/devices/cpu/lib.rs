@@ -72,6 +72,8 @@ mod micro_bf16;
 #[cfg(feature = "run")]
 mod micro_n_bits;
 #[cfg(feature = "run")]
+mod mobile_block;
+#[cfg(feature = "run")]
 mod movement;
 #[cfg(feature = "run")]
 mod n_bits;
