@@ -393,6 +393,7 @@ fn conv(ctx: &Ctx, node: &Node) -> Option<Own> {
         Some(name) => builder.string("algorithm", name),
         None => builder,
     };
+    let builder = if layout_of(node) == "nchw" { builder } else { ctx.rounding(builder, node.inputs[1]) };
     Some(Own::new(builder, node))
 }
 
@@ -417,7 +418,7 @@ fn algorithm(ctx: &Ctx, node: &Node, windows: &Windows) -> Option<&'static str> 
         inputs: known(&w.shape[1])?,
         outputs: known(&w.shape[0])?,
     };
-    Some(sizes.algorithm())
+    Some(sizes.algorithm(if ctx.precision == Precision::Bf16 { 2.0 } else { 1.0 }))
 }
 
 fn conv_transpose(ctx: &Ctx, node: &Node) -> Option<Own> {

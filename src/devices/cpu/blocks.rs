@@ -39,6 +39,11 @@ impl Rows<'_> {
         Rows { ptr: view.ptr, row: view.row, step: view.column, taps: ONE, depth: k }
     }
 
+    /// Rows of `depth` pairs of bfloat16 each, `row` elements of 32 bits apart.
+    pub(crate) fn pairs(ptr: *const f32, row: usize, depth: usize) -> Rows<'static> {
+        Rows { ptr, row, step: 1, taps: ONE, depth }
+    }
+
     /// Depth of the product.
     pub(crate) fn k(&self) -> usize {
         self.taps.len() * self.depth
@@ -179,8 +184,7 @@ impl Block<'_> {
         // SAFETY: the caller's contract; parts of the depth keep to it.
         unsafe {
             if self.b.format == Format::Bf16 {
-                let a = self.rounded();
-                return if self.m <= MR { self.stream(&a) } else { self.slab(&a, 0, true) };
+                return self.run_pairs(&self.rounded());
             }
             if self.m <= MR && self.copy.is_null() {
                 return self.stream(&self.a);
@@ -195,6 +199,15 @@ impl Block<'_> {
                 }
             }
         }
+    }
+
+    /// Computes the block from rows of A that are pairs of bfloat16 already.
+    ///
+    /// # Safety
+    /// As for `run`, of `a` instead of the block's own.
+    pub(crate) unsafe fn run_pairs(&self, a: &Rows<'_>) {
+        // SAFETY: the caller's contract.
+        unsafe { if self.m <= MR { self.stream(a) } else { self.slab(a, 0, true) } }
     }
 
     /// The call for the first tile of the panel at `column`, from row `from` of B on.
@@ -240,7 +253,7 @@ impl Block<'_> {
             // SAFETY: A has the rows, and the copy was sized for them.
             unsafe { self.round_row(a.ptr.wrapping_add(r * a.row), self.copy.add(r * row)) };
         }
-        Rows { ptr: self.copy, row, step: 1, taps: ONE, depth }
+        Rows::pairs(self.copy, row, depth)
     }
 
     unsafe fn round_row(&self, from: *const f32, to: *mut f32) {

@@ -175,8 +175,13 @@ fn pack_channels_last(
         let packed = pack_winograd(values, m, inputs, columns);
         return (Layout::Winograd { m, inputs, outputs: columns }.to_string(), packed);
     }
-    let packed = pack_conv_b(values, groups, columns, inputs, taps);
-    (Layout::ConvB { groups, depth: inputs * taps, columns }.to_string(), packed)
+    let (packed, depth) = (pack_conv_b(values, groups, columns, inputs, taps), inputs * taps);
+    if kernel.string("precision") == Some("bf16") {
+        let halves =
+            packed.chunks(packed.len() / groups).flat_map(|group| round_gemm_b(group, depth)).collect();
+        return (Layout::ConvBHalf { groups, depth, columns }.to_string(), halves);
+    }
+    (Layout::ConvB { groups, depth, columns }.to_string(), packed)
 }
 
 /// Side of the squares of results that a kernel computes at once, when it does.

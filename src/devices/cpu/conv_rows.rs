@@ -8,6 +8,7 @@
 
 use crate::blocks::{COLUMNS, Columns, DEPTH, Format, ONE, Rows, copy_floats};
 use crate::conv::{Sizes, n_own, own_bias};
+use crate::conv_bf16::HalfConv;
 use crate::epilogue::{Epilogue, Matrix};
 use crate::gemm::{Target, area};
 use crate::isa::Isa;
@@ -455,6 +456,13 @@ pub(crate) fn prepare(call: &Call<'_>, layout: Channels) -> Result<Box<dyn Prepa
     let epilogue = Epilogue::over_columns(call, n_own(call), matrix, own_bias(call))?;
     let work = pixels.saturating_mul(matrix.columns).saturating_mul(sizes.depth());
     let parts = parts_for(work, GRAIN, call.members);
+    if let Some(Layout::ConvBHalf { groups, depth, columns }) = w.layout {
+        let fits = (groups, depth, columns) == (sizes.groups, sizes.depth(), sizes.outputs);
+        call.ensure(fits, "the weight is packed for other sizes")?;
+        let (data, isa) = (Strides::of(&sizes, layout), call.isa);
+        let (x, w, y) = (x.f32().cast_const(), w.f32().cast_const(), y.f32());
+        return Ok(Box::new(HalfConv { isa, sizes, data, x, w, y, epilogue, parts }));
+    }
     let w = weight(call, w, &sizes)?;
     let panel = (sizes.groups * sizes.outputs.div_ceil(NR), sizes.depth() * NR * 4);
     let common = |grid| Common { isa: call.isa, sizes, x: x.f32(), w, y: y.f32(), epilogue, grid };

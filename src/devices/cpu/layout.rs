@@ -31,6 +31,8 @@ pub enum Layout {
     GemmBHalf { k: usize, n: usize },
     /// Weight of a `conv` with channels last: groups, depth, output channels per group.
     ConvB { groups: usize, depth: usize, columns: usize },
+    /// The same rounded to bfloat16.
+    ConvBHalf { groups: usize, depth: usize, columns: usize },
     /// Weight of a depthwise `conv` with channels last: kernel elements, channels.
     Depthwise { taps: usize, channels: usize },
     /// Numbers of a `gemm_n_bits` weight; K is a whole number of blocks.
@@ -47,6 +49,7 @@ impl fmt::Display for Layout {
             Self::GemmB { k, n } => write!(f, "gemm-b:{k}x{n}"),
             Self::GemmBHalf { k, n } => write!(f, "gemm-b-bf16:{k}x{n}"),
             Self::ConvB { groups, depth, columns } => write!(f, "conv-b:{groups}x{depth}x{columns}"),
+            Self::ConvBHalf { groups, depth, columns } => write!(f, "conv-b-bf16:{groups}x{depth}x{columns}"),
             Self::Depthwise { taps, channels } => write!(f, "depthwise:{taps}x{channels}"),
             Self::BitsB { bits, k, n } => write!(f, "n-bits-b:{bits}x{k}x{n}"),
             Self::BitsBlock { blocks, n } => write!(f, "n-bits-block:{blocks}x{n}"),
@@ -64,6 +67,7 @@ impl Layout {
             ("gemm-b", &[k, n]) => Self::GemmB { k, n },
             ("gemm-b-bf16", &[k, n]) => Self::GemmBHalf { k, n },
             ("conv-b", &[groups, depth, columns]) => Self::ConvB { groups, depth, columns },
+            ("conv-b-bf16", &[groups, depth, columns]) => Self::ConvBHalf { groups, depth, columns },
             ("depthwise", &[taps, channels]) => Self::Depthwise { taps, channels },
             ("n-bits-b", &[bits, k, n]) if bits == 8 || (bits == 4 && k.is_multiple_of(8)) => {
                 Self::BitsB { bits, k, n }
@@ -85,6 +89,9 @@ impl Layout {
             Self::BitsBlock { blocks, n } => n.checked_next_multiple_of(NR)?.checked_mul(blocks)?,
             Self::ConvB { groups, depth, columns } => {
                 columns.checked_next_multiple_of(NR)?.checked_mul(depth)?.checked_mul(groups)?
+            }
+            Self::ConvBHalf { groups, depth, columns } => {
+                columns.checked_next_multiple_of(NR)?.checked_mul(depth.div_ceil(2))?.checked_mul(groups)?
             }
             Self::Depthwise { taps, channels } => taps.checked_mul(channels)?,
             Self::Winograd { m, inputs, outputs } => {

@@ -34,6 +34,8 @@ mod columns;
 #[cfg(feature = "run")]
 mod conv;
 #[cfg(feature = "run")]
+mod conv_bf16;
+#[cfg(feature = "run")]
 mod conv_rows;
 #[cfg(feature = "run")]
 mod conv_transpose;

@@ -57,6 +57,107 @@ proptest! {
     }
 }
 
+/// A convolution of NHWC (or NCHW, `planes`) data over two axes.
+#[derive(Clone, Copy, Debug)]
+struct Conv {
+    batch: usize,
+    side: [usize; 2],
+    groups: usize,
+    inputs: usize,
+    outputs: usize,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    pads: [usize; 4],
+    planes: bool,
+}
+
+fn convolution(c: &Conv) {
+    let Conv { batch, side: [h, w], groups, inputs, outputs, kernel: [kh, kw], .. } = *c;
+    let out = |i: usize| {
+        let padded = c.side[i] + c.pads[i] + c.pads[i + 2];
+        padded.checked_sub((c.kernel[i] - 1) * c.dilation[i] + 1).map(|rest| rest / c.stride[i] + 1)
+    };
+    let (Some(oh), Some(ow)) = (out(0), out(1)) else { return };
+    let channels = groups * inputs;
+    let x = Tensor::noise(&if c.planes { [batch, channels, h, w] } else { [batch, h, w, channels] }, 1);
+    let (weight, bias) =
+        (Tensor::noise(&[groups * outputs, inputs, kh, kw], 2), Tensor::noise(&[groups * outputs], 3));
+    let (xv, wv, bv) = (rounded(&x.values()), rounded(&weight.values()), bias.values());
+    let value = |n: usize, ch: usize, y: isize, z: isize| {
+        if y < 0 || z < 0 || y >= h as isize || z >= w as isize {
+            return 0.0;
+        }
+        let (y, z) = (y as usize, z as usize);
+        xv[if c.planes {
+            ((n * channels + ch) * h + y) * w + z
+        } else {
+            ((n * h + y) * w + z) * channels + ch
+        }]
+    };
+    let mut want = vec![];
+    for at in 0..batch * oh * ow * groups * outputs {
+        let (o, rest) = (at % (groups * outputs), at / (groups * outputs));
+        let (z, y, n) = (rest % ow, rest / ow % oh, rest / ow / oh);
+        let mut sum = f64::from(bv[o]);
+        for (tap, weights) in (0..inputs * kh * kw).zip(&wv[o * inputs * kh * kw..]) {
+            let (i, dy, dz) = (tap / (kh * kw), tap / kw % kh, tap % kw);
+            let place = |pos: usize, d: usize, axis: usize| {
+                (pos * c.stride[axis] + d * c.dilation[axis]) as isize - c.pads[axis] as isize
+            };
+            sum += value(n, o / outputs * inputs + i, place(y, dy, 0), place(z, dz, 1)) * weights;
+        }
+        want.push(sum);
+    }
+    let ints = |sizes: &[usize]| -> Vec<i64> { sizes.iter().map(|&s| s as i64).collect() };
+    let spec = Spec::new("conv")
+        .ints("strides", &ints(&c.stride))
+        .ints("dilations", &ints(&c.dilation))
+        .ints("pads", &ints(&c.pads))
+        .int("group", groups as i64)
+        .int("n_own", 3)
+        .string("layout", if c.planes { "nchw_nhwc" } else { "nhwc" })
+        .string("precision", "bf16");
+    check_f32(
+        &spec,
+        &[Some(x), Some(weight.into_weight()), Some(bias)],
+        &[batch, oh, ow, groups * outputs],
+        &want,
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn convolutions_match(
+        batch in 1usize..3, side in [1usize..9, 1usize..19], groups in 1usize..3, inputs in 2usize..9,
+        outputs in 2usize..40, kernel in [1usize..4, 1usize..4], stride in [1usize..3, 1usize..3],
+        dilation in [1usize..3, 1usize..3], pads in [0usize..3, 0usize..3, 0usize..3, 0usize..3],
+        planes in any::<bool>(),
+    ) {
+        convolution(&Conv { batch, side, groups, inputs, outputs, kernel, stride, dilation, pads, planes });
+    }
+}
+
+#[test]
+fn large_convolutions_match() {
+    let plain = Conv {
+        batch: 1,
+        side: [13, 13],
+        groups: 1,
+        inputs: 64,
+        outputs: 96,
+        kernel: [3, 3],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pads: [1; 4],
+        planes: false,
+    };
+    convolution(&plain);
+    convolution(&Conv { kernel: [1, 1], pads: [0; 4], inputs: 700, outputs: 33, ..plain });
+    convolution(&Conv { planes: true, inputs: 3, side: [40, 33], stride: [2, 2], ..plain });
+}
+
 #[test]
 fn large_products_match() {
     for (m, n, k) in [(150, 200, 1031), (1, 700, 513), (3, 300, 64), (30, 33, 3000)] {
