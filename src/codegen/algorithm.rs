@@ -82,6 +82,20 @@ impl Sizes {
     }
 }
 
+/// Cycles per element of depth to gather and round a window to bfloat16, per kernel element, and per window.
+const ROUND: f64 = 0.2;
+const ROUND_TAP: f64 = 10.0;
+const ROUND_WINDOW: f64 = 40.0;
+
+/// Whether a convolution gains from multiplying in bfloat16 at twice the rate, when its windows must be rounded first.
+/// `depth` is that of a group's product, `outputs` its output channels.
+pub(crate) fn rounding_pays(depth: usize, taps: usize, outputs: usize) -> bool {
+    let depth_cycles = depth as f64;
+    let direct = depth_cycles * outputs.next_multiple_of(16) as f64 / RATE / DIRECT;
+    let rounding = depth_cycles * ROUND + taps as f64 * ROUND_TAP + ROUND_WINDOW;
+    direct / 2.0 + rounding < direct
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +116,13 @@ mod tests {
         assert_eq!(choice(1, 64, 64), "direct");
         assert_eq!(choice(256, 1, 16), "direct");
         assert_eq!(choice(2, 512, 512), "direct");
+    }
+
+    #[test]
+    fn rounding_pays_for_many_channels() {
+        assert!(rounding_pays(960, 1, 160));
+        assert!(rounding_pays(9 * 64, 9, 64));
+        assert!(!rounding_pays(16, 1, 96));
+        assert!(!rounding_pays(9 * 16, 9, 16));
     }
 }

@@ -3,7 +3,7 @@
 //! An operator without a row, or whose types and attributes do not fit the kernel, becomes the `reference` kernel:
 //! nothing is refused because only a fast path is missing.
 
-use crate::algorithm::Sizes;
+use crate::algorithm::{Sizes, rounding_pays};
 use crate::call::{Arg, Call, Lowered, Target};
 use crate::params::{KernelBuilder, SymbolIndex, exprs};
 use crate::program::Chain;
@@ -393,8 +393,20 @@ fn conv(ctx: &Ctx, node: &Node) -> Option<Own> {
         Some(name) => builder.string("algorithm", name),
         None => builder,
     };
-    let builder = if layout_of(node) == "nchw" { builder } else { ctx.rounding(builder, node.inputs[1]) };
+    let rounds = layout_of(node) != "nchw" && rounding_pays_for(ctx, node);
+    let builder = if rounds { ctx.rounding(builder, node.inputs[1]) } else { builder };
     Some(Own::new(builder, node))
+}
+
+/// Whether a convolution is faster in bfloat16.
+fn rounding_pays_for(ctx: &Ctx, node: &Node) -> bool {
+    let known = |dim: &Dim| dim.as_known().and_then(|v| usize::try_from(v).ok());
+    let shape = node.inputs[1].map(|w| ctx.graph.ty(w).shape.iter().map(known).collect::<Option<Vec<_>>>());
+    let Some(Some([outputs, inputs, kernel @ ..])) = shape.as_ref().map(|s| s.as_deref()) else {
+        return false;
+    };
+    let (taps, groups) = (kernel.iter().product(), node.attrs.int_or("group", 1).max(1) as usize);
+    rounding_pays(inputs * taps, taps, outputs / groups)
 }
 
 /// How to compute a convolution, when there is a choice: one that may be transformed, with a constant weight.
