@@ -180,16 +180,70 @@ impl Micro<'_> {
     }
 
     /// Stores the sums of a panel whose first column is `first`.
+    ///
+    /// # Safety
+    /// The tile has `R` rows and the panel's columns; AVX-512 is here.
     #[cfg(target_arch = "x86_64")]
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub(crate) unsafe fn store_panel(&self, sums: &[[std::arch::x86_64::__m512; 2]], first: usize) {
+    #[inline(always)]
+    pub(crate) unsafe fn store_panel<const R: usize>(
+        &self,
+        sums: &[[std::arch::x86_64::__m512; 2]; R],
+        first: usize,
+    ) {
         let mask = column_mask(self.cols);
-        for (r, sums) in sums.iter().enumerate() {
-            // SAFETY: the lanes of the mask lie in the tile.
-            unsafe {
-                avx512_store(self, r, first, mask as u16, sums[0]);
-                avx512_store(self, r, first + 16, (mask >> 16) as u16, sums[1]);
+        // SAFETY: the lanes of the mask lie in the tile.
+        unsafe {
+            self.store_half::<R>(std::array::from_fn(|r| sums[r][0]), first, mask as u16);
+            self.store_half::<R>(std::array::from_fn(|r| sums[r][1]), first + 16, (mask >> 16) as u16);
+        }
+    }
+
+    /// Stores sixteen columns of sums. What is usual is done to all rows step by step, so that it is asked for once.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn store_half<const R: usize>(
+        &self,
+        mut values: [std::arch::x86_64::__m512; R],
+        column: usize,
+        mask: u16,
+    ) {
+        use std::arch::x86_64::*;
+        let post = &self.post;
+        let swish = match post.activation {
+            Activation::Identity => None,
+            Activation::HardSwish { slope, shift } => Some(Activation::HardSwish { slope, shift }),
+            // SAFETY: the same contract.
+            _ => return unsafe { store_rows(self, &values, column, mask) },
+        };
+        if !post.row_bias.is_null() {
+            // SAFETY: the same contract.
+            return unsafe { store_rows(self, &values, column, mask) };
+        }
+        // SAFETY: the lanes of the mask lie in the tile, and operands have the extent of the block.
+        unsafe {
+            let c = self.c.wrapping_add(column);
+            if self.add {
+                add_rows(&mut values, c, self.ldc, mask);
+            }
+            if post.active {
+                if !post.column_bias.is_null() {
+                    add_rows(&mut values, post.column_bias.wrapping_add(column), 0, mask);
+                }
+                if !post.residual.is_null() {
+                    add_rows(&mut values, post.residual.wrapping_add(column), self.ldc, mask);
+                }
+                let (low, high) = (_mm512_set1_ps(post.low), _mm512_set1_ps(post.high));
+                for value in &mut values {
+                    *value = _mm512_min_ps(high, _mm512_max_ps(low, *value));
+                }
+                if let Some(swish) = swish {
+                    for value in &mut values {
+                        *value = swish.apply(*value);
+                    }
+                }
+            }
+            for (r, &value) in values.iter().enumerate() {
+                _mm512_mask_storeu_ps(c.wrapping_add(r * self.ldc), mask, value);
             }
         }
     }
@@ -419,9 +473,7 @@ unsafe fn avx512_half<const R: usize>(m: &Micro<'_>) {
                 b = b.wrapping_add(b_step);
             }
         }
-        for (r, &sum) in sums.iter().enumerate() {
-            avx512_store(m, r, 0, mask, sum);
-        }
+        m.store_half(sums, 0, mask);
     }
 }
 
@@ -472,6 +524,33 @@ pub(crate) fn fetch(line: *const f32, b_step: usize) {
     unsafe {
         _mm_prefetch::<_MM_HINT_T0>(line.cast());
         _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(LINE).cast());
+    }
+}
+
+/// Adds the rows at `from`, `step` apart, to `values`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn add_rows<const R: usize>(
+    values: &mut [std::arch::x86_64::__m512; R],
+    from: *const f32,
+    step: usize,
+    mask: u16,
+) {
+    use std::arch::x86_64::*;
+    for (r, value) in values.iter_mut().enumerate() {
+        // SAFETY: the caller's contract: lanes of the mask are readable in every row.
+        *value = unsafe { _mm512_add_ps(*value, _mm512_maskz_loadu_ps(mask, from.wrapping_add(r * step))) };
+    }
+}
+
+/// Stores up to sixteen results of each row.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn store_rows(m: &Micro<'_>, rows: &[std::arch::x86_64::__m512], column: usize, mask: u16) {
+    for (row, &value) in rows.iter().enumerate() {
+        // SAFETY: the caller's contract.
+        unsafe { avx512_store(m, row, column, mask, value) };
     }
 }
 
