@@ -179,7 +179,29 @@ impl Micro<'_> {
         }
     }
 
-    /// Stores the sums of a panel whose first column is `first`.
+    /// What sums of the columns from `first` on begin with: the columns' bias.
+    ///
+    /// # Safety
+    /// As for `store_panel`.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) unsafe fn start(&self, first: usize) -> [std::arch::x86_64::__m512; 2] {
+        use std::arch::x86_64::*;
+        let bias = self.post.column_bias.wrapping_add(first);
+        // SAFETY: the bias has the tile's columns.
+        unsafe {
+            if self.post.column_bias.is_null() {
+                return [_mm512_setzero_ps(); 2];
+            }
+            let mask = column_mask(self.cols);
+            [
+                _mm512_maskz_loadu_ps(mask as u16, bias),
+                _mm512_maskz_loadu_ps((mask >> 16) as u16, bias.wrapping_add(16)),
+            ]
+        }
+    }
+
+    /// Stores the sums of a panel whose first column is `first`; they have the columns' bias.
     ///
     /// # Safety
     /// The tile has `R` rows and the panel's columns; AVX-512 is here.
@@ -226,15 +248,19 @@ impl Micro<'_> {
                 add_rows(&mut values, c, self.ldc, mask);
             }
             if post.active {
-                if !post.column_bias.is_null() {
-                    add_rows(&mut values, post.column_bias.wrapping_add(column), 0, mask);
-                }
                 if !post.residual.is_null() {
                     add_rows(&mut values, post.residual.wrapping_add(column), self.ldc, mask);
                 }
-                let (low, high) = (_mm512_set1_ps(post.low), _mm512_set1_ps(post.high));
-                for value in &mut values {
-                    *value = _mm512_min_ps(high, _mm512_max_ps(low, *value));
+                // The instructions return their second operand when one is NaN.
+                if post.low > f32::NEG_INFINITY {
+                    for value in &mut values {
+                        *value = _mm512_max_ps(_mm512_set1_ps(post.low), *value);
+                    }
+                }
+                if post.high < f32::INFINITY {
+                    for value in &mut values {
+                        *value = _mm512_min_ps(_mm512_set1_ps(post.high), *value);
+                    }
                 }
                 if let Some(swish) = swish {
                     for value in &mut values {
@@ -415,7 +441,8 @@ unsafe fn avx512<const R: usize>(m: &Micro<'_>) {
     }
     let mask = column_mask(m.cols);
     let masks = [mask as u16, (mask >> 16) as u16];
-    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: the bias has the tile's columns.
+    let mut sums = [unsafe { m.start(0) }; R];
     let (mut b, mut ahead) = (m.b, m.ahead);
     let (row, step, b_step) = (m.a_row, m.a_step, m.b_step);
     // SAFETY: rows of B are read through masks, A has R rows; fetching ahead reads nothing.
@@ -457,7 +484,8 @@ pub(crate) const LINE: usize = 16;
 unsafe fn avx512_half<const R: usize>(m: &Micro<'_>) {
     use std::arch::x86_64::*;
     let mask = ((1u32 << m.cols) - 1) as u16;
-    let mut sums = [_mm512_setzero_ps(); R];
+    // SAFETY: the bias has the tile's columns.
+    let mut sums = [unsafe { m.start(0)[0] }; R];
     let mut b = m.b;
     let (row, step, b_step) = (m.a_row, m.a_step, m.b_step);
     // SAFETY: as for the whole tile.
@@ -486,7 +514,8 @@ const FETCH_ROWS: usize = 16;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn avx512_wide<const R: usize>(m: &Micro<'_>) {
     use std::arch::x86_64::*;
-    let mut sums = [[[_mm512_setzero_ps(); 2]; R]; WIDE];
+    // SAFETY: the bias has the columns of all panels.
+    let mut sums: [[_; R]; WIDE] = std::array::from_fn(|p| [unsafe { m.start(p * NR) }; R]);
     let mut b = m.b;
     let (row, step, b_step, panel) = (m.a_row, m.a_step, m.b_step, m.b_panel);
     // SAFETY: the panels are whole, A has R rows; fetching ahead reads nothing.
@@ -543,7 +572,7 @@ unsafe fn add_rows<const R: usize>(
     }
 }
 
-/// Stores up to sixteen results of each row.
+/// Stores up to sixteen results of each row; the sums have the columns' bias.
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -554,7 +583,7 @@ unsafe fn store_rows(m: &Micro<'_>, rows: &[std::arch::x86_64::__m512], column: 
     }
 }
 
-/// Stores up to sixteen results.
+/// Stores up to sixteen results; the sums have the columns' bias.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -576,10 +605,6 @@ unsafe fn avx512_store(
         if post.active {
             if !post.row_bias.is_null() {
                 value = _mm512_add_ps(value, _mm512_set1_ps(*post.row_bias.add(row)));
-            }
-            if !post.column_bias.is_null() {
-                let bias = _mm512_maskz_loadu_ps(mask, post.column_bias.wrapping_add(column));
-                value = _mm512_add_ps(value, bias);
             }
             if !post.residual.is_null() {
                 value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, post.residual.wrapping_add(at)));

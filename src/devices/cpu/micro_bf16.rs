@@ -103,7 +103,8 @@ unsafe fn widened<const R: usize, const FMA: bool>(m: &Micro<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn native<const R: usize>(m: &Micro<'_>) {
     use std::arch::x86_64::*;
-    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: the bias has the tile's columns.
+    let mut sums = [unsafe { m.start(0) }; R];
     let (mut a, mut b, mut ahead) = (m.a, m.b, m.ahead);
     // SAFETY: packed panels have whole rows, A has R rows; fetching ahead reads nothing.
     unsafe {
@@ -129,7 +130,8 @@ unsafe fn native<const R: usize>(m: &Micro<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn native_wide<const R: usize>(m: &Micro<'_>) {
     use std::arch::x86_64::*;
-    let mut sums = [[[_mm512_setzero_ps(); 2]; R]; WIDE];
+    // SAFETY: the bias has the columns of all panels.
+    let mut sums: [[_; R]; WIDE] = std::array::from_fn(|p| [unsafe { m.start(p * NR) }; R]);
     let (mut a, mut b) = (m.a, m.b);
     // SAFETY: the panels are whole, A has R rows; fetching ahead reads nothing.
     unsafe {
