@@ -54,6 +54,8 @@ mod gather;
 #[cfg(feature = "run")]
 mod gemm;
 #[cfg(feature = "run")]
+mod heads;
+#[cfg(feature = "run")]
 mod im2col;
 #[cfg(feature = "run")]
 pub mod isa;
@@ -94,6 +96,8 @@ mod reduce;
 #[cfg(feature = "run")]
 mod reference;
 #[cfg(feature = "run")]
+mod rotary;
+#[cfg(feature = "run")]
 mod softmax;
 #[cfg(feature = "run")]
 mod stencil;
@@ -105,6 +109,8 @@ mod strip;
 mod team;
 #[cfg(feature = "run")]
 mod tile;
+#[cfg(feature = "run")]
+mod tile_idioms;
 #[cfg(feature = "run")]
 mod tile_memory;
 #[cfg(feature = "run")]
