@@ -196,6 +196,7 @@ pub(crate) fn prepare(
         "conv_transpose" => widened::prepare(call, conv_transpose::prepare),
         "pool" => widened::prepare(call, pool::prepare),
         "reduce" => widened::prepare(call, reduce::prepare),
+        "rotary" => rotary::prepare(&call),
         "softmax" => widened::prepare(call, softmax::prepare),
         "layer_norm" => widened::prepare(call, norm::prepare),
         "attention" => widened::prepare(call, attention::prepare),
