@@ -3,7 +3,7 @@
 use crate::egraph::pattern::{Numerics, Rule};
 use crate::egraph::saturate::Limits;
 use crate::history::{History, PassRecord};
-use crate::{channels_last, cse, dead_code, fold_constants, normalise, rules, saturation};
+use crate::{channels_last, cse, dead_code, fold_constants, merge_products, normalise, rules, saturation};
 use partita_ir::diag::Diag;
 use partita_ir::{Graph, Work};
 use std::collections::BTreeMap;
@@ -26,6 +26,11 @@ pub static PASSES: &[Pass] = &[
     Pass { name: "cse", summary: "computes equal things once", run: cse::run },
     Pass { name: "dead-code", summary: "removes what nobody needs", run: dead_code::run },
     Pass { name: "fold-constants", summary: "evaluates nodes over constants", run: fold_constants::run },
+    Pass {
+        name: "merge-products",
+        summary: "projections for one attention become one product",
+        run: merge_products::run,
+    },
     Pass {
         name: "normalise",
         summary: "one spelling for operands, shapes and identities",
@@ -60,6 +65,13 @@ pub static CHANNELS_LAST: &[&str] = &[
     "normalise",      // reshapes of reshapes
     "cse",            // permuted constants may have become equal
     "dead-code",      // what lost its readers
+];
+
+/// What runs after them where every device reads heads of attention where they lie; else the split would copy.
+pub static HEADS: &[&str] = &[
+    "merge-products", // queries, keys and values from one product
+    "fold-constants", // weights side by side
+    "dead-code",      // the single weights
 ];
 
 /// What the optimizer may do.

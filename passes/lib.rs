@@ -16,11 +16,12 @@ pub mod egraph;
 pub mod fold_constants;
 pub mod fuse;
 pub mod history;
+pub mod merge_products;
 pub mod normalise;
 pub mod rules;
 pub mod saturation;
 
-pub use driver::{CHANNELS_LAST, Ctx, DEFAULT, Options, PASSES, Pass, optimize, run_passes};
+pub use driver::{CHANNELS_LAST, Ctx, DEFAULT, HEADS, Options, PASSES, Pass, optimize, run_passes};
 pub use egraph::cost::roofline;
 pub use egraph::saturate::Limits;
 pub use fuse::fuse;

@@ -9,12 +9,16 @@ use partita_runtime::{DriverFactory, Drivers};
 use std::path::Path;
 use std::sync::Arc;
 
-const CPU: Target =
-    Target { driver: "cpu", supports: partita_cpu::supports, pack: partita_cpu::pack, channels_last: true };
+const CPU: Target = Target {
+    driver: "cpu",
+    supports: partita_cpu::supports,
+    pack: partita_cpu::pack,
+    channels_last: true,
+    heads_in_place: true,
+};
 
 /// Simulated devices compute on the CPU, but nobody would ship the reference evaluation to one.
-const SIM: Target =
-    Target { driver: "sim", supports: sim_supports, pack: partita_cpu::pack, channels_last: true };
+const SIM: Target = Target { driver: "sim", supports: sim_supports, ..CPU };
 
 #[cfg(feature = "wgpu")]
 const WGPU: Target = Target {
@@ -22,6 +26,7 @@ const WGPU: Target = Target {
     supports: partita_wgpu::supports,
     pack: partita_wgpu::pack,
     channels_last: false,
+    heads_in_place: false,
 };
 
 fn sim_supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]) -> bool {

@@ -169,11 +169,16 @@ pub fn optimize(graph: Graph, options: &CompileOptions) -> Result<(Graph, Histor
 
 /// Gives the graph the layout that the kernels of all devices prefer.
 fn layout(graph: Graph, setting: &Setting) -> Result<(Graph, History)> {
-    if !setting.options.channels_last || !setting.specs.iter().all(|s| s.target.channels_last) {
-        return Ok((graph, History::default()));
+    let all = |takes: fn(&Target) -> bool| setting.specs.iter().all(|s| takes(&s.target));
+    let mut passes: Vec<&str> = Vec::new();
+    if all(|t| t.heads_in_place) {
+        passes.extend(partita_passes::HEADS);
+    }
+    if setting.options.channels_last && all(|t| t.channels_last) {
+        passes.extend(partita_passes::CHANNELS_LAST);
     }
     let options = partita_passes::Options { fuel: setting.fuel, ..Default::default() };
-    Ok(partita_passes::run_passes(graph, partita_passes::CHANNELS_LAST, &options)?)
+    Ok(partita_passes::run_passes(graph, &passes, &options)?)
 }
 
 /// What compiling needs beside the graph.

@@ -6,6 +6,7 @@ mod control;
 mod determinism;
 mod differential;
 mod faults;
+mod heads;
 mod lending;
 mod operators;
 mod programs;

@@ -58,6 +58,8 @@ pub struct Target {
     pub pack: Pack,
     /// Whether its `conv`, `conv_transpose` and `pool` take the channels last (parameter `layout`).
     pub channels_last: bool,
+    /// Whether attention reads and writes heads where other kernels leave and want them.
+    pub heads_in_place: bool,
 }
 
 impl Call {

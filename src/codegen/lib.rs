@@ -7,17 +7,20 @@
 //! packed arrives as a `Target`. Kernel names and parameters are those of `KERNELS.md`.
 //!
 //! **Reading order.** `call` (what a region becomes), `lower` (the table of operators), `windows` (convolution and
-//! pooling), `program` (elementwise chains), `assemble`, `weights`.
+//! pooling), `program` (elementwise chains), `views` and `heads` (attention over operands that stay where they are), `assemble`, `weights`.
 
 mod algorithm;
 mod arenas;
 pub mod assemble;
 pub mod call;
 pub mod cut;
+mod heads;
 pub mod lower;
 mod params;
 mod program;
 pub mod reference;
+mod rotary;
+mod views;
 pub mod weights;
 mod windows;
 

@@ -5,16 +5,19 @@
 
 use crate::algorithm::{Sizes, rounding_pays};
 use crate::call::{Arg, Call, Lowered, Target};
+use crate::heads;
 use crate::params::{KernelBuilder, SymbolIndex, exprs};
 use crate::program::Chain;
 use crate::reference;
+use crate::rotary::rotary;
 use crate::windows::Windows;
 use partita_ir::builder::Inference;
 use partita_ir::diag::Diag;
 use partita_ir::graph::Node;
-use partita_ir::types::{Content, Type};
+use partita_ir::types::Content;
 use partita_ir::{Dim, Graph, NodeId, Region, RegionKind, Regions, ValueId};
 use partita_plan::{ElementType, Kernel, TileProgram};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What lowering may look at.
 pub struct Ctx<'a> {
@@ -80,7 +83,6 @@ type LowerFn = fn(&Ctx, &Node) -> Option<Own>;
 
 /// Operators with a library kernel. The second column says whether the kernel takes an epilogue.
 const TABLE: &[(&str, bool, LowerFn)] = &[
-    ("attention", false, attention),
     ("average_pool", false, pool),
     ("concat", false, concat),
     ("constant_of_shape", false, constant_of_shape),
@@ -129,8 +131,34 @@ pub fn lower_regions(ctx: &Ctx, regions: &Regions) -> Result<Vec<Lowered>, Vec<D
     let mut errors = Vec::new();
     let lowered =
         regions.list.iter().map(|r| lower_region(ctx, r).map_err(|e| errors.push(e)).unwrap_or_default());
-    let lowered: Vec<Lowered> = lowered.collect();
+    let mut lowered: Vec<Lowered> = lowered.collect();
+    drop_unread(ctx.graph, &mut lowered);
     if errors.is_empty() { Ok(lowered) } else { Err(errors) }
+}
+
+/// Drops calls that kernels with views of their own made needless: those whose results another call gives already, and
+/// those whose results nobody reads.
+fn drop_unread(graph: &Graph, lowered: &mut [Lowered]) {
+    let taken: BTreeSet<ValueId> = heads::results_of_others(graph, lowered);
+    let aliases: BTreeMap<ValueId, ValueId> =
+        lowered.iter().flat_map(|l| l.aliases.iter().copied()).collect();
+    let root = |mut value: ValueId| {
+        while let Some(next) = aliases.get(&value) {
+            value = *next;
+        }
+        value
+    };
+    let mut read: BTreeSet<ValueId> = graph.outputs().map(|(_, v)| root(v)).collect();
+    for lowered in lowered.iter_mut().rev() {
+        for call in std::mem::take(&mut lowered.calls).into_iter().rev() {
+            let double =
+                call.kernel.library != "attention" && call.results.iter().any(|r| taken.contains(&r.value));
+            if !double && call.results.iter().any(|r| read.contains(&r.value)) {
+                read.extend(call.operands.iter().flatten().map(|arg| root(arg.value)));
+                lowered.calls.insert(0, call);
+            }
+        }
+    }
 }
 
 fn lower_region(ctx: &Ctx, region: &Region) -> Result<Lowered, Diag> {
@@ -142,7 +170,7 @@ fn lower_region(ctx: &Ctx, region: &Region) -> Result<Lowered, Diag> {
                 None => one_by_one(ctx, &region.nodes),
             }
         }
-        RegionKind::Elementwise => match tile(ctx, &region.nodes).and_then(|c| ctx.runnable(c)) {
+        RegionKind::Elementwise => match elementwise(ctx, &region.nodes) {
             Some(call) => Ok(Lowered { calls: vec![call], aliases: Vec::new() }),
             None => one_by_one(ctx, &region.nodes),
         },
@@ -154,6 +182,12 @@ fn lower_region(ctx: &Ctx, region: &Region) -> Result<Lowered, Diag> {
         }
         RegionKind::Single => one_by_one(ctx, &region.nodes),
     }
+}
+
+/// A group of elementwise nodes as one call.
+fn elementwise(ctx: &Ctx, nodes: &[NodeId]) -> Option<Call> {
+    let runnable = |call| ctx.runnable(call);
+    rotary(ctx, nodes).and_then(runnable).or_else(|| tile(ctx, nodes).and_then(runnable))
 }
 
 /// Every node by itself: the general way.
@@ -169,6 +203,7 @@ fn single(ctx: &Ctx, id: NodeId) -> Result<Call, Diag> {
         .and_then(runnable)
         .or_else(|| tile(ctx, &[id]).and_then(runnable))
         .or_else(|| library(ctx, id).and_then(runnable))
+        .or_else(|| heads::attention(ctx, node).filter(|_| node.op.name == "attention").and_then(runnable))
         .or_else(|| batch_norm(ctx, node).and_then(runnable))
         .map_or_else(|| by_reference(ctx, node), Ok)
 }
@@ -508,33 +543,6 @@ fn layer_norm(ctx: &Ctx, node: &Node) -> Option<Own> {
     Some(Own::new(builder, node))
 }
 
-fn attention(ctx: &Ctx, node: &Node) -> Option<Own> {
-    let ty = |n: usize| node.inputs.get(n).copied().flatten().map(|v| ctx.graph.ty(v));
-    let (q, v) = (ty(0)?, ty(2)?);
-    let fits = |mask: &Type| {
-        let last = mask.shape.last();
-        mask.dtype == q.dtype && last.is_none_or(|n| n.is(1) || Some(n) == v.shape.get(2))
-    };
-    let coarse = matches!(node.attrs.int("softmax_precision"), Some(10 | 16));
-    let bounded = ["left_window_size", "right_window_size"].iter().any(|n| node.attrs.int_or(n, -1) >= 0);
-    // Packed or grouped heads, caches, windows, soft caps and boolean or short masks go the general way.
-    let plain = node.outputs.len() == 1
-        && node.inputs.len() <= 4
-        && node.attrs.float_or("softcap", 0.0) == 0.0
-        && !coarse
-        && !bounded
-        && q.rank() == 4
-        && q.shape[..2] == v.shape[..2]
-        && ty(3).is_none_or(fits);
-    let depth = q.shape.last()?.as_known()?;
-    let scale = node.attrs.float_or("scale", 1.0 / (depth as f32).sqrt());
-    let builder = KernelBuilder::new("attention")
-        .float("scale", f64::from(scale))
-        .int("k_transposed", i64::from(node.attrs.flag("k_transposed")))
-        .int("causal", i64::from(node.attrs.flag("is_causal")));
-    plain.then(|| Own::new(builder, node))
-}
-
 fn transpose(ctx: &Ctx, node: &Node) -> Option<Own> {
     let rank = rank(ctx, node.inputs[0]) as i64;
     let perm = node.attrs.ints("perm").unwrap_or_else(|| (0..rank).rev().collect());
@@ -542,6 +550,17 @@ fn transpose(ctx: &Ctx, node: &Node) -> Option<Own> {
 }
 
 fn slice(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let (starts, steps) = slice_range(ctx, node)?;
+    let builder = KernelBuilder::new("slice")
+        .dims("starts", exprs(&starts, ctx.symbols)?)
+        .dims("steps", exprs(&steps, ctx.symbols)?);
+    let mut own = Own::new(builder, node);
+    own.operands.truncate(1);
+    Some(own)
+}
+
+/// First index and step of a slice along every axis.
+pub(crate) fn slice_range(ctx: &Ctx, node: &Node) -> Option<(Vec<Dim>, Vec<Dim>)> {
     let shape = &ctx.graph.ty(node.inputs[0]?).shape;
     let given = dims(ctx, node, "starts", 1)?;
     let axes = match node.attrs.get("axes").is_some() || has(node, 3) {
@@ -561,12 +580,7 @@ fn slice(ctx: &Ctx, node: &Node) -> Option<Own> {
         starts[axis] = first_index(start, &shape[axis], step)?;
         steps[axis] = step.into();
     }
-    let builder = KernelBuilder::new("slice")
-        .dims("starts", exprs(&starts, ctx.symbols)?)
-        .dims("steps", exprs(&steps, ctx.symbols)?);
-    let mut own = Own::new(builder, node);
-    own.operands.truncate(1);
-    Some(own)
+    Some((starts, steps))
 }
 
 /// The first index of a slice, clamped as ONNX says; `None` when the sign of a symbolic start is unknown.

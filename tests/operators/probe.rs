@@ -27,13 +27,20 @@ pub(crate) struct Facts {
 }
 
 const TARGETS: &[Target] = &[
-    Target { driver: "cpu", supports: partita_cpu::supports, pack: partita_cpu::pack, channels_last: true },
+    Target {
+        driver: "cpu",
+        supports: partita_cpu::supports,
+        pack: partita_cpu::pack,
+        channels_last: true,
+        heads_in_place: true,
+    },
     #[cfg(feature = "wgpu")]
     Target {
         driver: "wgpu",
         supports: partita_wgpu::supports,
         pack: partita_wgpu::pack,
         channels_last: false,
+        heads_in_place: false,
     },
 ];
 

@@ -8,7 +8,7 @@ use crate::prepared::{Call, Operand, Prepared, bad_step};
 use crate::widened;
 use crate::{
     attention, conv, conv_transpose, fill, gather, gemm, mobile_block, movement, n_bits, norm, pool, reduce,
-    reference, softmax, tile,
+    reference, rotary, softmax, tile,
 };
 use partita_plan::Storage;
 use partita_plan::{ElementType, Kernel, NO_VALUE, Step};
@@ -197,6 +197,7 @@ pub(crate) fn prepare(
         "mobile_block" => widened::prepare(call, mobile_block::prepare),
         "pool" => widened::prepare(call, pool::prepare),
         "reduce" => widened::prepare(call, reduce::prepare),
+        "rotary" => rotary::prepare(&call),
         "softmax" => widened::prepare(call, softmax::prepare),
         "layer_norm" => widened::prepare(call, norm::prepare),
         "attention" => widened::prepare(call, attention::prepare),

@@ -6,17 +6,8 @@ use crate::winograd_weight::pack_winograd;
 use partita_plan::{ElementType, Kernel};
 
 /// Libraries that compute in f32 and accept f16 and bf16 by conversion.
-const FLOAT_KERNELS: [&str; 9] = [
-    "gemm",
-    "conv",
-    "conv_transpose",
-    "mobile_block",
-    "pool",
-    "reduce",
-    "softmax",
-    "layer_norm",
-    "attention",
-];
+const FLOAT_KERNELS: [&str; 8] =
+    ["gemm", "conv", "conv_transpose", "mobile_block", "pool", "reduce", "softmax", "layer_norm"];
 /// Libraries that move elements of any type.
 const MOVEMENT: [&str; 8] = ["transpose", "slice", "expand", "concat", "split", "pad", "copy", "fill"];
 
@@ -53,6 +44,13 @@ pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]
                 && (3..=4).contains(&own.len())
                 && outputs == [ElementType::F32]
                 && extra.iter().all(|&d| fits_tile(d))
+        }
+        "rotary" => all().all(|&d| d == ElementType::F32),
+        // A mask may be boolean.
+        "attention" => {
+            let (own, mask) = inputs.split_at(inputs.len().min(3));
+            own.iter().chain(outputs).all(|&d| is_float(d))
+                && mask.iter().all(|&d| is_float(d) || d == ElementType::Bool)
         }
         // Operands of an epilogue may be of any type that tile programs hold.
         name if FLOAT_KERNELS.contains(&name) && !has_layout(kernel) => false,

@@ -75,17 +75,20 @@ impl Epilogue {
     }
 
     fn bind(call: &Call<'_>, n_own: usize, matrix: Matrix, post: Post) -> Result<Self, RuntimeError> {
-        let mut epilogue = Self { post, bias_rows: matrix.rows.max(1), tile: None };
+        let epilogue = Self { post, bias_rows: matrix.rows.max(1), tile: None };
         let Some(program) = &call.kernel.program else { return Ok(epilogue) };
         program.check()?;
         let output = call.output(0)?.clone();
         let mut inputs = vec![Some(output.clone())];
         inputs.extend(call.inputs.iter().skip(n_own).cloned());
-        let simple = Recogniser { inputs: &inputs, matrix, shape: &output.shape }.run(program, &epilogue);
-        if let Some(simple) = simple {
-            return Ok(simple);
+        let recogniser = Recogniser { inputs: &inputs, matrix, shape: &output.shape };
+        let (mut epilogue, rest) = match recogniser.run(program, &epilogue) {
+            Some(split) => split,
+            None => (epilogue, Some(program.clone())),
+        };
+        if let Some(rest) = rest {
+            epilogue.tile = Some(Tile::new(call, &rest, &inputs, &[output])?);
         }
-        epilogue.tile = Some(Tile::new(call, program, &inputs, &[output])?);
         Ok(epilogue)
     }
 
@@ -140,19 +143,33 @@ impl Epilogue {
         scratch: *mut u8,
     ) {
         let Some(tile) = &self.tile else { return };
-        if columns == ldc {
-            // SAFETY: whole rows are one range of the output.
-            unsafe { tile.run(row * ldc, rows * ldc, scratch) };
-            return;
-        }
-        for r in row..row + rows {
-            // SAFETY: the segment lies in the output.
-            unsafe { tile.run(r * ldc + column, columns, scratch) };
+        // SAFETY: the segments lie in the output; whole rows are one range of it.
+        unsafe {
+            if columns == ldc {
+                tile.run(row * ldc, rows * ldc, scratch);
+            } else {
+                tile.run_rows(row * ldc + column, columns, rows, ldc, scratch);
+            }
         }
     }
 }
 
-/// Looks for `activation(bound(result + biases + residual))`.
+/// The program with register `current` as what it starts from; `None` when it needs an earlier one too.
+fn rest(program: &TileProgram, current: usize) -> Option<TileProgram> {
+    let mut rest = program.clone();
+    let free = |arg: &u32| {
+        let (at, instr) = (*arg as usize, &program.instrs[*arg as usize]);
+        let load = instr.op == TileOp::Load as i32 && instr.index != 0;
+        at >= current || load || instr.op == TileOp::Const as i32
+    };
+    let later = program.instrs[current + 1..].iter();
+    let whole = later.clone().all(|i| i.op != TileOp::Load as i32 || i.index != 0);
+    let independent = later.flat_map(|i| &i.args).chain(&program.outputs).all(free);
+    rest.instrs[current] = TileInstr { op: TileOp::Load as i32, ..TileInstr::default() };
+    (whole && independent).then_some(rest)
+}
+
+/// Looks for `activation(bound(result + biases + residual))`, maybe with more behind it.
 struct Recogniser<'a> {
     inputs: &'a [Option<Operand>],
     matrix: Matrix,
@@ -160,7 +177,8 @@ struct Recogniser<'a> {
 }
 
 impl Recogniser<'_> {
-    fn run(&self, program: &TileProgram, base: &Epilogue) -> Option<Epilogue> {
+    /// What the registers do, and the program that is left for finished results; `None` when that is all of it.
+    fn run(&self, program: &TileProgram, base: &Epilogue) -> Option<(Epilogue, Option<TileProgram>)> {
         let mut out = Epilogue { post: base.post, bias_rows: base.bias_rows, tile: None };
         let &[output] = program.outputs.as_slice() else { return None };
         let (activation, stored) =
@@ -175,14 +193,17 @@ impl Recogniser<'_> {
                 }
                 TileOp::Load | TileOp::Const => {}
                 op => {
-                    self.absorb(op, instr, program, current?, &mut out)?;
+                    if self.absorb(op, instr, program, current?, &mut out).is_none() {
+                        return Some((out, Some(rest(program, current?)?)));
+                    }
+                    out.post.active = true;
                     current = Some(at);
                 }
             }
         }
         out.post.activation = activation;
         out.post.active = true;
-        (current == Some(stored)).then_some(out)
+        (current == Some(stored)).then_some((out, None))
     }
 
     /// Adds one instruction on `current` to the recognised form.

@@ -56,6 +56,8 @@ mod gather;
 #[cfg(feature = "run")]
 mod gemm;
 #[cfg(feature = "run")]
+mod heads;
+#[cfg(feature = "run")]
 mod im2col;
 #[cfg(feature = "run")]
 pub mod isa;
@@ -98,6 +100,8 @@ mod reduce;
 #[cfg(feature = "run")]
 mod reference;
 #[cfg(feature = "run")]
+mod rotary;
+#[cfg(feature = "run")]
 mod softmax;
 #[cfg(feature = "run")]
 mod stencil;
@@ -109,6 +113,8 @@ mod strip;
 mod team;
 #[cfg(feature = "run")]
 mod tile;
+#[cfg(feature = "run")]
+mod tile_idioms;
 #[cfg(feature = "run")]
 mod tile_memory;
 #[cfg(feature = "run")]

@@ -44,14 +44,99 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let whole = rounded - ROUNDER;
     let r = fma::<FMA>(whole, -LN2_HIGH, clamped);
     let r = fma::<FMA>(whole, -LN2_LOW, r);
-    let p = poly::<FMA, 7>(
-        r,
-        [1.0, 1.0, 0.5, 1.666641482e-01, 4.166608214e-02, 8.375183324e-03, 1.395613995e-03],
-    );
+    let p = poly::<FMA, 7>(r, EXP);
     // Two factors, so that results near the ends of the range neither overflow early nor lose denormals.
     let half = n >> 1;
     let value = p * power_of_two(half) * power_of_two(n - half);
     if x.is_nan() { x } else { value }
+}
+
+/// Coefficients of e^r around 0.
+const EXP: [f32; 7] = [1.0, 1.0, 0.5, 1.666641482e-01, 4.166608214e-02, 8.375183324e-03, 1.395613995e-03];
+/// `ROUNDER` plus the bias of an exponent: the low bits of a sum with it are those of a power of two.
+const BIASED_ROUNDER: f32 = ROUNDER + 127.0;
+
+/// e^x for exponents that are hardly above 0; within 2 ulp, and zero below -87, where results have no full precision.
+#[inline(always)]
+pub(crate) fn exp_down<const FMA: bool>(x: f32) -> f32 {
+    let rounded = fma::<FMA>(x, std::f32::consts::LOG2_E, BIASED_ROUNDER);
+    let whole = rounded - BIASED_ROUNDER;
+    let r = fma::<FMA>(whole, -LN2_HIGH, x);
+    let r = fma::<FMA>(whole, -LN2_LOW, r);
+    let value = poly::<FMA, 7>(r, EXP) * f32::from_bits(rounded.to_bits() << 23);
+    if x < -87.0 { 0.0 } else { value }
+}
+
+/// 2^x for -126 <= x < 1; within 2 ulp.
+#[inline(always)]
+fn power_down<const FMA: bool>(x: f32) -> f32 {
+    let rounded = x + BIASED_ROUNDER;
+    let r = x - (rounded - BIASED_ROUNDER);
+    let p = poly::<FMA, 6>(
+        r,
+        [
+            1.000000119e+00,
+            6.931469440e-01,
+            2.402212024e-01,
+            5.550713465e-02,
+            9.675540961e-03,
+            1.327640959e-03,
+        ],
+    );
+    p * f32::from_bits(rounded.to_bits() << 23)
+}
+
+/// x Phi(x) = max(x, 0) - |x| Phi(-|x|), where `tail` approximates the smooth log2 Phi(-|x|) up to `bound`.
+#[inline(always)]
+fn gated<const FMA: bool, const N: usize>(x: f32, bound: f32, tail: [f32; N]) -> f32 {
+    let magnitude = x.abs();
+    let bounded = if magnitude > bound { bound } else { magnitude };
+    let tail = power_down::<FMA>(poly::<FMA, N>(bounded, tail));
+    let positive = if x > 0.0 { x } else { 0.0 };
+    let value = fma::<FMA>(-bounded, tail, positive);
+    if x < f32::MIN { f32::NAN } else { value }
+}
+
+/// x (1 + erf(x / sqrt 2)) / 2; absolute error below 1e-7.
+#[inline(always)]
+pub(crate) fn gelu<const FMA: bool>(x: f32) -> f32 {
+    gated::<FMA, 9>(
+        x,
+        6.0,
+        [
+            -9.999991655e-01,
+            -1.151122689e+00,
+            -4.591061473e-01,
+            -5.275413767e-02,
+            7.398016751e-03,
+            -3.755846701e-04,
+            -9.210954886e-05,
+            2.026554466e-05,
+            -1.280253969e-06,
+        ],
+    )
+}
+
+/// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2; absolute error below 1e-7.
+#[inline(always)]
+pub(crate) fn gelu_tanh<const FMA: bool>(x: f32) -> f32 {
+    gated::<FMA, 11>(
+        x,
+        5.5,
+        [
+            -1.000000834e+00,
+            -1.151082873e+00,
+            -4.593606293e-01,
+            -5.112579092e-02,
+            7.349737920e-03,
+            -2.208508085e-04,
+            2.522340801e-04,
+            -6.639169296e-04,
+            2.414942865e-04,
+            -3.495523924e-05,
+            1.864036335e-06,
+        ],
+    )
 }
 
 /// e^x - 1 without cancellation near zero, by way of tanh(x/2).
@@ -230,6 +315,34 @@ mod tests {
         assert_eq!(exp::<false>(100.0), f32::INFINITY);
         assert_eq!(exp::<false>(f32::NEG_INFINITY), 0.0);
         assert!(exp::<true>(f32::NAN).is_nan() && tanh::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn falling_exponentials_are_accurate() {
+        sweep(-87.0, 1.0, |x| {
+            near(exp_down::<true>(x), f64::from(x).exp(), 2.5e-7, x);
+            near(exp_down::<false>(x), f64::from(x).exp(), 2.5e-7, x);
+        });
+        assert_eq!((exp_down::<true>(0.0), exp_down::<true>(-1e30)), (1.0, 0.0));
+        assert_eq!(exp_down::<false>(f32::NEG_INFINITY), 0.0);
+        assert!(exp_down::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn gelu_is_accurate() {
+        let inner = (2.0 / std::f64::consts::PI).sqrt();
+        let tanh_form = |x: f64| 0.5 * x * (1.0 + (inner * (x + 0.044_715 * x * x * x)).tanh());
+        let erf_form = |x: f64| 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2));
+        sweep(-12.0, 12.0, |x| {
+            let wide = f64::from(x);
+            let bound = 1e-7 + 1.2e-7 * wide.abs();
+            assert!((f64::from(gelu::<true>(x)) - erf_form(wide)).abs() < bound, "gelu({x})");
+            assert!((f64::from(gelu::<false>(x)) - erf_form(wide)).abs() < bound, "gelu({x})");
+            assert!((f64::from(gelu_tanh::<true>(x)) - tanh_form(wide)).abs() < bound, "gelu_tanh({x})");
+            assert!((f64::from(gelu_tanh::<false>(x)) - tanh_form(wide)).abs() < bound, "gelu_tanh({x})");
+        });
+        assert_eq!(gelu::<true>(f32::INFINITY), f32::INFINITY);
+        assert!(gelu::<true>(f32::NEG_INFINITY).is_nan() && gelu::<false>(f32::NAN).is_nan());
     }
 
     #[test]

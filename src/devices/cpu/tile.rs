@@ -9,6 +9,7 @@ use crate::broadcast::Broadcast;
 use crate::isa::Isa;
 use crate::prepared::{ALIGN, Call, Cx, Operand, Prepared, Scratch, parts_for};
 use crate::team::share;
+use crate::tile_idioms::{Idiom, Plan, plan, run_idiom};
 use crate::tile_memory::{load_run, load_scalar, store_range};
 use crate::tile_ops::{Code, run_block};
 use partita_plan::tile::Lane;
@@ -23,15 +24,18 @@ const GRAIN: usize = 16_384;
 /// Where a register's lanes are.
 #[derive(Clone, Copy, Debug)]
 enum Home {
+    /// Nothing reads them.
+    Nowhere,
     /// At this byte offset of the slots.
     Slot(usize),
-    /// In the operand itself, f32 at this address; the address moves with the block.
+    /// In the operand (or result) itself, f32 at this address; the address moves with the block.
     Dense(*const f32),
 }
 
-/// An operand that must be fetched into its slot for each block.
+/// An operand that must be fetched into its slot for each block, unless the block is one run of it.
 struct Fetch {
     reg: usize,
+    slot: usize,
     operand: Operand,
     map: Broadcast,
 }
@@ -40,6 +44,12 @@ struct Fetch {
 enum Step {
     Fetch(Fetch),
     Compute(Code),
+    /// A function of register `arg`.
+    Idiom {
+        idiom: Idiom,
+        dst: usize,
+        arg: usize,
+    },
 }
 
 /// A register stored to an output.
@@ -103,11 +113,11 @@ impl Slots {
 }
 
 /// For every register the last instruction that reads it; outputs are read at the end.
-fn last_uses(program: &TileProgram) -> Vec<usize> {
+fn last_uses(program: &TileProgram, plans: &[Plan]) -> Vec<usize> {
     let mut last: Vec<usize> = (0..program.instrs.len()).collect();
-    for (at, instr) in program.instrs.iter().enumerate() {
-        for &arg in &instr.args {
-            last[arg as usize] = at;
+    for (at, (instr, plan)) in program.instrs.iter().zip(plans).enumerate() {
+        for arg in plan.reads(instr) {
+            last[arg] = at;
         }
     }
     for &out in &program.outputs {
@@ -150,10 +160,18 @@ impl Tile {
             isa: call.isa,
         };
         let mut slots = Slots::default();
-        let last = last_uses(program);
-        for (at, instr) in program.instrs.iter().enumerate() {
-            tile.add(call, instr, lanes[at], inputs, shape, &mut slots)?;
-            for arg in instr.args.iter().map(|&a| a as usize) {
+        let plans = plan(program);
+        let last = last_uses(program, &plans);
+        for (at, (instr, plan)) in program.instrs.iter().zip(&plans).enumerate() {
+            match *plan {
+                Plan::Unused => tile.homes.push(Home::Nowhere),
+                Plan::Plain => tile.add(call, instr, lanes[at], inputs, shape, &mut slots)?,
+                Plan::Idiom(idiom, arg) => {
+                    tile.steps.push(Step::Idiom { idiom, dst: at, arg });
+                    tile.homes.push(Home::Slot(slots.take(lanes[at])));
+                }
+            }
+            for arg in plan.reads(instr) {
                 if last[arg] == at {
                     tile.release(arg, lanes[arg], &mut slots);
                 }
@@ -164,7 +182,19 @@ impl Tile {
             let reg = reg as usize;
             tile.stores.push(Store { reg, lane: lanes[reg], ptr: output.ptr, dtype: output.dtype });
         }
+        tile.store_directly();
         Ok(tile)
+    }
+
+    /// Lets the last function write its result where it is stored.
+    fn store_directly(&mut self) {
+        if let ([store], Some(Step::Idiom { dst, .. })) = (self.stores.as_slice(), self.steps.last())
+            && store.reg == *dst
+            && store.dtype == ElementType::F32
+        {
+            self.homes[*dst] = Home::Dense(store.ptr.cast::<f32>().cast_const());
+            self.stores.clear();
+        }
     }
 
     /// Gives the slot of a dead register back, unless it holds the same value for the whole range.
@@ -236,14 +266,14 @@ impl Tile {
         if map.is_scalar() {
             self.constants.push((reg, lane, Constant::Scalar(operand.clone())));
         } else {
-            self.steps.push(Step::Fetch(Fetch { reg, operand: operand.clone(), map }));
+            self.steps.push(Step::Fetch(Fetch { reg, slot, operand: operand.clone(), map }));
         }
         Ok(())
     }
 
     /// Scratch bytes of one member.
     pub(crate) fn scratch_bytes(&self) -> usize {
-        (self.homes.len() * size_of::<*mut u8>()).next_multiple_of(ALIGN) + self.slot_bytes
+        self.table_bytes() + self.slot_bytes
     }
 
     /// Number of instructions, a measure of the work per element.
@@ -256,8 +286,24 @@ impl Tile {
     /// # Safety
     /// The range lies in the output; `scratch` has `scratch_bytes` bytes, aligned, used by nobody else.
     pub(crate) unsafe fn run(&self, start: usize, len: usize, scratch: *mut u8) {
+        // SAFETY: the caller's contract.
+        unsafe { self.run_rows(start, len, 1, 0, scratch) };
+    }
+
+    /// Executes the program for `rows` ranges of `len` output elements that begin `distance` apart.
+    ///
+    /// # Safety
+    /// As for `run`, for every range.
+    pub(crate) unsafe fn run_rows(
+        &self,
+        start: usize,
+        len: usize,
+        rows: usize,
+        distance: usize,
+        scratch: *mut u8,
+    ) {
         let table: *mut *mut u8 = scratch.cast();
-        let slots = scratch.wrapping_add((self.homes.len() * size_of::<*mut u8>()).next_multiple_of(ALIGN));
+        let slots = scratch.wrapping_add(self.table_bytes());
         for (reg, home) in self.homes.iter().enumerate() {
             if let Home::Slot(offset) = home {
                 // SAFETY: the table has one entry per register.
@@ -266,13 +312,19 @@ impl Tile {
         }
         // SAFETY: slots of constants are never reused.
         unsafe { self.fill_constants(table, len.min(LANES)) };
-        let mut done = 0;
-        while done < len {
-            let count = (len - done).min(LANES);
-            // SAFETY: a part of the caller's range.
-            unsafe { self.block(start + done, count, table) };
-            done += count;
+        for row in 0..rows {
+            let mut done = 0;
+            while done < len {
+                let count = (len - done).min(LANES);
+                // SAFETY: a part of the caller's range.
+                unsafe { self.block(start + row * distance + done, count, table, slots) };
+                done += count;
+            }
         }
+    }
+
+    fn table_bytes(&self) -> usize {
+        (self.homes.len() * size_of::<*mut u8>()).next_multiple_of(ALIGN)
     }
 
     unsafe fn fill_constants(&self, table: *mut *mut u8, count: usize) {
@@ -289,7 +341,7 @@ impl Tile {
         }
     }
 
-    unsafe fn block(&self, start: usize, count: usize, table: *mut *mut u8) {
+    unsafe fn block(&self, start: usize, count: usize, table: *mut *mut u8, slots: *mut u8) {
         for (reg, home) in self.homes.iter().enumerate() {
             if let Home::Dense(base) = home {
                 // SAFETY: dense operands have as many elements as the output.
@@ -297,26 +349,44 @@ impl Tile {
             }
         }
         for step in &self.steps {
-            match step {
-                Step::Fetch(fetch) => fetch.map.runs(start, count, |position, run| {
-                    // SAFETY: the map was checked against the operand's shape, the slot has `LANES` lanes.
-                    unsafe {
-                        load_run(
-                            fetch.operand.dtype,
-                            fetch.operand.ptr,
-                            run,
-                            *table.add(fetch.reg),
-                            position,
-                        );
-                    };
-                }),
-                // SAFETY: the program was checked; slots have `LANES` lanes and do not overlap.
-                Step::Compute(code) => unsafe { run_block(self.isa, code, table, count) },
+            // SAFETY: the program was checked; slots have `LANES` lanes and do not overlap; a function that stores its
+            // result directly reads the same elements of an operand or none of the result's.
+            unsafe {
+                match step {
+                    Step::Fetch(fetch) => fetch.block(start, count, table, slots),
+                    Step::Compute(code) => run_block(self.isa, code, table, count),
+                    Step::Idiom { idiom, dst, arg } => {
+                        let (src, dst) = ((*table.add(*arg)).cast(), (*table.add(*dst)).cast());
+                        run_idiom(self.isa, *idiom, src, dst, count);
+                    }
+                }
             }
         }
         for store in &self.stores {
             // SAFETY: the range lies in the output.
             unsafe { store_range(store.dtype, store.ptr, start, store.lane, *table.add(store.reg), count) };
+        }
+    }
+}
+
+impl Fetch {
+    /// Brings elements `start..start + count` of the broadcast operand into the table: their own address where they
+    /// are neighbours, else a copy.
+    ///
+    /// # Safety
+    /// The elements lie in the output, the table has the register's entry, the slot `LANES` lanes.
+    unsafe fn block(&self, start: usize, count: usize, table: *mut *mut u8, slots: *mut u8) {
+        let slot = slots.wrapping_add(self.slot);
+        // SAFETY: the map was checked against the operand's shape.
+        unsafe {
+            *table.add(self.reg) = slot;
+            self.map.runs(start, count, |position, run| {
+                if run.len == count && run.step == 1 && self.operand.dtype == ElementType::F32 {
+                    *table.add(self.reg) = self.operand.f32().wrapping_add(run.from).cast();
+                } else {
+                    load_run(self.operand.dtype, self.operand.ptr, run, slot, position);
+                }
+            });
         }
     }
 }

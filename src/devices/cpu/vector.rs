@@ -86,11 +86,11 @@ per_isa! {
     pub(crate) unsafe fn sum_squared_from = sum_squared_from_body(row: &[f32], shift: f32) -> f32
 }
 per_isa! {
-    /// Writes `exp(v * scale - shift)` and returns the sum.
+    /// Writes `exp(v * scale - shift)`, the exponents not above 0 but for rounding, and returns the sum.
     pub(crate) unsafe fn exp_row = exp_row_body(src: *const f32, dst: *mut f32, len: usize, scale: f32, shift: f32) -> f32
 }
 per_isa! {
-    /// Sum of `exp(v - shift)`.
+    /// Sum of `exp(v - shift)` for a shift that is not below any element.
     pub(crate) unsafe fn sum_exp = sum_exp_body(row: &[f32], shift: f32) -> f32
 }
 per_isa! { pub(crate) unsafe fn scale_row = scale_row_body(row: &mut [f32], factor: f32) }
@@ -98,9 +98,14 @@ per_isa! {
     /// `dst = src - shift`.
     pub(crate) unsafe fn shift_row = shift_row_body(src: *const f32, dst: *mut f32, len: usize, shift: f32)
 }
-per_isa! { pub(crate) unsafe fn dot = dot_body(a: &[f32], b: &[f32]) -> f32 }
 #[inline(always)]
 unsafe fn maximum_body<const FMA: bool>(row: &[f32]) -> f32 {
+    largest(row)
+}
+
+/// The largest element, NaN when there is one; to be inlined where the instruction set is known.
+#[inline(always)]
+pub(crate) fn largest(row: &[f32]) -> f32 {
     fold(row, f32::NEG_INFINITY, larger, larger)
 }
 
@@ -152,7 +157,7 @@ unsafe fn exp_row_body<const FMA: bool>(
         for from in (0..whole).step_by(WAYS) {
             let mut block: [f32; WAYS] = *src.add(from).cast();
             for (v, sum) in block.iter_mut().zip(&mut sums) {
-                *v = math::exp::<FMA>(math::fma::<FMA>(*v, scale, -shift));
+                *v = math::exp_down::<FMA>(math::fma::<FMA>(*v, scale, -shift));
                 *sum += *v;
             }
             *dst.add(from).cast() = block;
@@ -161,7 +166,7 @@ unsafe fn exp_row_body<const FMA: bool>(
             let (count, mut block) = (LANES.min(len - from), [f32::NEG_INFINITY; LANES]);
             std::ptr::copy_nonoverlapping(src.add(from), block.as_mut_ptr(), count);
             for (v, sum) in block.iter_mut().zip(&mut sums[from - whole..]) {
-                *v = math::exp::<FMA>(math::fma::<FMA>(*v, scale, -shift));
+                *v = math::exp_down::<FMA>(math::fma::<FMA>(*v, scale, -shift));
                 *sum += *v;
             }
             std::ptr::copy_nonoverlapping(block.as_ptr(), dst.add(from), count);
@@ -177,11 +182,11 @@ unsafe fn sum_exp_body<const FMA: bool>(row: &[f32], shift: f32) -> f32 {
     let rest = chunks.remainder();
     for chunk in chunks {
         for (sum, &v) in sums.iter_mut().zip(chunk) {
-            *sum += math::exp::<FMA>(v - shift);
+            *sum += math::exp_down::<FMA>(v - shift);
         }
     }
     for (sum, &v) in sums.iter_mut().zip(rest) {
-        *sum += math::exp::<FMA>(v - shift);
+        *sum += math::exp_down::<FMA>(v - shift);
     }
     total(&mut sums)
 }
@@ -210,19 +215,4 @@ unsafe fn shift_row_body<const FMA: bool>(src: *const f32, dst: *mut f32, len: u
         // SAFETY: `len` elements are valid at both.
         unsafe { *dst.add(i) = *src.add(i) - shift };
     }
-}
-
-#[inline(always)]
-unsafe fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; WAYS];
-    let whole = a.len().min(b.len()) / WAYS * WAYS;
-    for (a, b) in a[..whole].chunks_exact(WAYS).zip(b[..whole].chunks_exact(WAYS)) {
-        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
-            *sum = math::fma::<FMA>(a, b, *sum);
-        }
-    }
-    for ((sum, &a), &b) in sums.iter_mut().zip(&a[whole..]).zip(&b[whole..]) {
-        *sum = math::fma::<FMA>(a, b, *sum);
-    }
-    fold(&sums, 0.0, |s, v| s + v, |a, b| a + b)
 }

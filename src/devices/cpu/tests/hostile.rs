@@ -49,6 +49,34 @@ fn shapes_that_do_not_fit_are_refused() {
     refused("no_such_kernel", &[&[4, 5]], &[4, 5]);
 }
 
+#[test]
+fn heads_outside_of_operands_are_refused() {
+    let steps = |name: &str, steps: &[i64]| {
+        let mut spec = Spec::new("attention").dims("sizes", &[2, 4, 6, 8, 8]);
+        for (own, plain) in
+            [("q", [0, 8, 16, 1]), ("k", [0, 8, 16, 1]), ("v", [0, 8, 16, 1]), ("y", [0, 8, 16, 1])]
+        {
+            spec = spec.dims(own, if own == name { steps } else { &plain });
+        }
+        let inputs: Vec<_> = [4, 6, 6].iter().map(|n| Some(Tensor::noise(&[*n, 16], 1))).collect();
+        execute(&CpuFactory::new(Some(1)), bound(&spec, &inputs, &[(F32, vec![4, 16])]), &inputs)
+    };
+    assert!(steps("q", &[0, 8, 16, 1]).is_ok());
+    let bad: [(&str, &[i64]); 8] = [
+        ("q", &[1, 8, 16, 1]),
+        ("k", &[0, 8, 17, 1]),
+        ("v", &[0, i64::MAX, 16, 1]),
+        ("q", &[0, -8, 16, 1]),
+        ("y", &[0, 8, 16]),
+        ("y", &[0, 8, 16, 2]),
+        ("y", &[0, 0, 16, 1]),
+        ("y", &[0, 4, 16, 1]),
+    ];
+    for (name, list) in bad {
+        assert_eq!(steps(name, list).expect_err("is refused").code, "R040", "{name} {list:?}");
+    }
+}
+
 /// A valid product whose plan is then damaged.
 fn damaged(damage: impl Fn(&mut Bound)) -> RuntimeError {
     let inputs = [Some(Tensor::noise(&[4, 5], 1)), Some(Tensor::noise(&[5, 40], 1).into_weight())];

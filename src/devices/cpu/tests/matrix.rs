@@ -11,7 +11,8 @@ fn instr(op: TileOp, args: &[u32], index: u32, float: f64) -> TileInstr {
     TileInstr { op: op as i32, lane: Lane::Float as i32, args: args.to_vec(), index, float, int: 0 }
 }
 
-/// `max(x + e1, 0)` and the activations run in registers, `sigmoid(x + e1)` through the interpreter.
+/// `max(x + e1, 0)` and the activations run in registers, `sigmoid(x + e1)` in part, `gelu(x + e1)` as a function behind
+/// that, `(x + e1) x` as a whole over finished rows.
 fn epilogue(kind: usize) -> Option<TileProgram> {
     let load = |i| instr(TileOp::Load, &[], i, 0.0);
     let (instrs, out) = match kind {
@@ -29,14 +30,38 @@ fn epilogue(kind: usize) -> Option<TileProgram> {
             vec![load(0), load(1), instr(TileOp::Add, &[1, 0], 0, 0.0), instr(TileOp::Sigmoid, &[2], 0, 0.0)],
             3,
         ),
-        3..KINDS => activation(kind),
+        3..6 => activation(kind),
+        6 => gelu(),
+        7 => (
+            vec![load(0), load(1), instr(TileOp::Add, &[1, 0], 0, 0.0), instr(TileOp::Mul, &[2, 0], 0, 0.0)],
+            3,
+        ),
         _ => return None,
     };
     Some(TileProgram { inputs: 2, instrs, outputs: vec![out] })
 }
 
 /// Kinds of epilogues.
-const KINDS: usize = 6;
+const KINDS: usize = 8;
+
+/// GELU of `x + e1`.
+fn gelu() -> (Vec<TileInstr>, u32) {
+    let constant = |value| instr(TileOp::Const, &[], 0, value);
+    let instrs = vec![
+        instr(TileOp::Load, &[], 0, 0.0),
+        instr(TileOp::Load, &[], 1, 0.0),
+        instr(TileOp::Add, &[0, 1], 0, 0.0),
+        constant(0.5),
+        constant(1.0),
+        constant(std::f64::consts::FRAC_1_SQRT_2),
+        instr(TileOp::Mul, &[2, 5], 0, 0.0),
+        instr(TileOp::Erf, &[6], 0, 0.0),
+        instr(TileOp::Add, &[7, 4], 0, 0.0),
+        instr(TileOp::Mul, &[2, 3], 0, 0.0),
+        instr(TileOp::Mul, &[9, 8], 0, 0.0),
+    ];
+    (instrs, 10)
+}
 
 /// Hard swish, hard sigmoid or leaky ReLU of `x + e1`, which is register 2.
 fn activation(kind: usize) -> (Vec<TileInstr>, u32) {
@@ -75,6 +100,8 @@ fn finish(kind: usize, value: f64, extra: f64) -> f64 {
         4 => ((value + extra) / 6.0 + 0.5).clamp(0.0, 1.0),
         5 if value + extra < 0.0 => 0.1 * (value + extra),
         5 => value + extra,
+        6 => 0.5 * (value + extra) * (1.0 + libm::erf((value + extra) / std::f64::consts::SQRT_2)),
+        7 => (value + extra) * value,
         _ => value,
     }
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Spec, Tensor, channels_last, check_f32, moved};
+use partita_plan::ElementType;
 use proptest::prelude::*;
 
 fn product(shape: &[usize]) -> usize {
@@ -98,6 +99,114 @@ proptest! {
     ) {
         attention([heads, queries, keys, depth, values], flags, mask);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn attention_over_heads_in_place_matches(
+        batch in 1usize..3, groups in 1usize..3, shared in 1usize..5, queries in 1usize..40, keys in 1usize..50,
+        depth in 1usize..36, values in 1usize..40, causal in any::<bool>(), mask in 0usize..3,
+    ) {
+        attention_in_place([batch, groups, shared, queries, keys, depth, values], causal, mask);
+    }
+}
+
+#[test]
+fn attention_over_wide_heads_in_place_matches() {
+    for queries in [1, 8, 29, 300] {
+        attention_in_place([1, 2, 3, queries, 260, 64, 64], queries > 8, 1);
+    }
+    // Rows whose distance is a multiple of a page.
+    attention_in_place([1, 1, 16, 150, 140, 64, 64], false, 2);
+}
+
+/// Queries in [batch, query, head, depth]; keys and values in one operand [batch, key, group, depth + values], with
+/// `shared` heads of queries for each group; the result in [batch, query, head, value].
+fn attention_in_place(
+    [batch, groups, shared, queries, keys, depth, values]: [usize; 7],
+    causal: bool,
+    mask: usize,
+) {
+    let (heads, both) = (groups * shared, depth + values);
+    let q = Tensor::noise(&[batch, queries, heads, depth], 11);
+    let kv = Tensor::noise(&[batch, keys, groups, both], 12);
+    let numbers = Tensor::noise(&[batch, 1, queries, keys], 14);
+    let seen: Vec<u8> = (0..batch * keys).map(|i| u8::from(i % keys == 0 || i % 3 != 0)).collect();
+    let booleans =
+        Tensor { dtype: ElementType::Bool, shape: vec![batch, 1, 1, keys], bytes: seen, weight: false };
+    let (qv, kvv, nv) = (q.values(), kv.values(), numbers.values());
+    let mut want = vec![];
+    for (b, i, h) in
+        (0..batch).flat_map(|b| (0..queries).flat_map(move |i| (0..heads).map(move |h| (b, i, h))))
+    {
+        let row = |j: usize| ((b * keys + j) * groups + h / shared) * both;
+        let score = |j: usize| {
+            let at = ((b * queries + i) * heads + h) * depth;
+            let dot: f64 = (0..depth).map(|p| f64::from(qv[at + p]) * f64::from(kvv[row(j) + p])).sum();
+            let added = match mask {
+                1 => f64::from(nv[(b * queries + i) * keys + j]),
+                2 if booleans.bytes[b * keys + j] == 0 => f64::NEG_INFINITY,
+                _ => 0.0,
+            };
+            (dot * 0.7 + added).exp()
+        };
+        let weights: Vec<f64> = (0..if causal { (i + 1).min(keys) } else { keys }).map(score).collect();
+        let total: f64 = weights.iter().sum();
+        let sum =
+            |c| weights.iter().enumerate().map(|(j, w)| w * f64::from(kvv[row(j) + depth + c])).sum::<f64>();
+        want.extend((0..values).map(|c| sum(c) / total));
+    }
+    let dims = |list: &[usize]| list.iter().map(|&n| n as i64).collect::<Vec<i64>>();
+    let mut spec = Spec::new("attention")
+        .float("scale", 0.7)
+        .int("causal", causal.into())
+        .dims("sizes", &dims(&[batch, groups, shared, queries, keys, depth, values]))
+        .dims("q", &dims(&[0, queries * heads * depth, shared * depth, depth, heads * depth, 1]))
+        .dims("k", &dims(&[0, keys * groups * both, both, 0, groups * both, 1]))
+        .dims("v", &dims(&[depth, keys * groups * both, both, 0, groups * both, 1]))
+        .dims("y", &dims(&[0, queries * heads * values, shared * values, values, heads * values, 1]));
+    let mut inputs = vec![Some(q), Some(kv.clone()), Some(kv)];
+    if mask == 1 {
+        spec = spec.dims("mask", &dims(&[0, queries * keys, 0, 0, keys, 1]));
+        inputs.push(Some(numbers));
+    } else if mask == 2 {
+        spec = spec.dims("mask", &dims(&[0, keys, 0, 0, 0, 1]));
+        inputs.push(Some(booleans));
+    }
+    check_f32(&spec, &inputs, &[batch, queries, heads, values], &want);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn rotations_match(batch in 1usize..3, heads in 1usize..4, rows in 1usize..20, half in 1usize..40) {
+        rotary([batch, heads, rows, half]);
+    }
+}
+
+/// Rows in [batch, row, head, column], angles in [row, column]; the result in [batch, head, row, column].
+fn rotary([batch, heads, rows, half]: [usize; 4]) {
+    let columns = 2 * half;
+    let x = Tensor::noise(&[batch, rows, heads, columns], 21);
+    let (cos, sin) = (Tensor::noise(&[rows, columns], 22), Tensor::noise(&[rows, columns], 23));
+    let (xv, cv, sv) = (x.values(), cos.values(), sin.values());
+    let shape = [batch, heads, rows, columns];
+    let of = |at: usize| {
+        let place = index(&shape, at);
+        let (b, h, r, c) = (place[0], place[1], place[2], place[3]);
+        let x = |c: usize| f64::from(xv[((b * rows + r) * heads + h) * columns + c]);
+        let turned = if c < half { -x(c + half) } else { x(c - half) };
+        x(c) * f64::from(cv[r * columns + c]) + turned * f64::from(sv[r * columns + c])
+    };
+    let want: Vec<f64> = (0..product(&shape)).map(of).collect();
+    let dims = |list: &[usize]| list.iter().map(|&n| n as i64).collect::<Vec<i64>>();
+    let spec = Spec::new("rotary")
+        .dims("sizes", &dims(&shape))
+        .dims("x", &dims(&[0, rows * heads * columns, columns, heads * columns, 1]))
+        .dims("cos", &dims(&[0, 0, 0, columns, 1]))
+        .dims("sin", &dims(&[0, 0, 0, columns, 1]));
+    check_f32(&spec, &[Some(x), Some(cos), Some(sin)], &shape, &want);
 }
 
 #[test]

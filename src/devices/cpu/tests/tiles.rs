@@ -74,6 +74,59 @@ fn float_functions_match() {
     }
 }
 
+/// `x / 2 (1 + erf(x scale))`, or with `tanh` of the cubic.
+fn gelu(tanh: bool, scale: f64) -> TileProgram {
+    let constant = |float| TileInstr { float, ..instr(TileOp::Const, Lane::Float, &[], 0) };
+    let op = |op, args: &[u32]| instr(op, Lane::Float, args, 0);
+    let mut instrs = vec![op(TileOp::Load, &[]), constant(0.5), constant(1.0), constant(scale)];
+    if tanh {
+        instrs.push(constant(0.044_715));
+        instrs.extend([op(TileOp::Mul, &[0, 0]), op(TileOp::MulAdd, &[5, 4, 2]), op(TileOp::Mul, &[0, 6])]);
+        instrs.extend([op(TileOp::Mul, &[7, 3]), op(TileOp::Tanh, &[8])]);
+    } else {
+        instrs.extend([op(TileOp::Mul, &[0, 3]), op(TileOp::Erf, &[4])]);
+    }
+    let inner = instrs.len() as u32 - 1;
+    instrs.extend([op(TileOp::Add, &[inner, 2]), op(TileOp::Mul, &[0, 1])]);
+    instrs.push(op(TileOp::Mul, &[inner + 2, inner + 1]));
+    TileProgram { inputs: 1, instrs, outputs: vec![inner + 3] }
+}
+
+#[test]
+fn chains_with_a_function_of_their_own_match() {
+    let sigmoid = TileProgram {
+        inputs: 1,
+        instrs: vec![
+            instr(TileOp::Load, Lane::Float, &[], 0),
+            instr(TileOp::Sigmoid, Lane::Float, &[0], 0),
+            instr(TileOp::Mul, Lane::Float, &[0, 1], 0),
+        ],
+        outputs: vec![2],
+    };
+    let root = (2.0 / std::f64::consts::PI).sqrt();
+    type Function = fn(f64) -> f64;
+    let erf_form: Function = |v| 0.5 * v * (1.0 + libm::erf(v / std::f64::consts::SQRT_2));
+    let tanh_form: Function =
+        |v| 0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044_715 * v * v * v)).tanh());
+    // Constants that are not those of the function stay what they are.
+    let other: Function = |v| 0.5 * v * (1.0 + libm::erf(v * 0.7));
+    let table: [(TileProgram, Function); 4] = [
+        (gelu(false, std::f64::consts::FRAC_1_SQRT_2), erf_form),
+        (gelu(true, root), tanh_form),
+        (gelu(false, 0.7), other),
+        (sigmoid, |v| v / (1.0 + (-v).exp())),
+    ];
+    let mut values: Vec<f32> = common::noise(1100, 1).iter().map(|v| v * 3.0).collect();
+    values.extend([0.0, 1e-40, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -9.0]);
+    for (program, function) in table {
+        let want: Vec<f64> = values.iter().map(|&v| function(f64::from(v))).collect();
+        for shape in [vec![values.len()], vec![values.len(), 1]] {
+            let spec = Spec::new("tile").program(program.clone());
+            check_f32(&spec, &[Some(Tensor::f32(&shape, &values))], &shape, &want);
+        }
+    }
+}
+
 /// The error function by its Taylor series (small) or continued fraction (large).
 fn erf(x: f64) -> f64 {
     if x.is_nan() {
