@@ -42,6 +42,10 @@ fn reuse(plan: &mut Plan, reservations: &[Reservation]) -> Result<(), Diag> {
     let mut fixed = vec![false; plan.values.len()];
     let ports = plan.inputs.iter().chain(&plan.outputs);
     ports.for_each(|port| fixed[roots[port.value as usize] as usize] = true);
+    // Queues beside each other would have to be ordered anew for what is written over.
+    if plan.queues.iter().filter(|q| !q.steps.is_empty()).count() > 1 {
+        return Ok(());
+    }
     let last = reservations.iter().map(|r| r.last).collect();
     let mut sharing = Sharing { roots, last, fixed };
     for queue in 0..plan.queues.len() {

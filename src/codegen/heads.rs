@@ -187,6 +187,11 @@ fn single(axis: &[Factor]) -> Option<Factor> {
 }
 
 fn strided(ctx: &Ctx, node: &Node, plain: &Plain) -> Option<Call> {
+    let axes = if plain.packed.is_some() { 3 } else { 4 };
+    let mut shaped = node.inputs.iter().take(3).copied().chain([node.outputs.first().copied()]);
+    if !shaped.all(|v| v.is_some_and(|v| ctx.graph.ty(v).rank() == axes)) {
+        return None;
+    }
     let result = result(ctx, node, plain)?;
     let mut views = views(ctx, node, plain, &result)?;
     share_groups(&mut views)?;

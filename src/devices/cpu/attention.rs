@@ -242,6 +242,11 @@ impl Attention {
                     } else {
                         mask_row(self.isa, seen, self.scale, mask.ptr.cast::<f32>().add(at), mask.column)
                     };
+                    if largest == f32::NEG_INFINITY {
+                        // A query that sees nothing gets nothing.
+                        seen.fill(0.0);
+                        return 1.0;
+                    }
                     (1.0, largest)
                 }
             };
