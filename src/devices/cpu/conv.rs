@@ -215,7 +215,8 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     }
     let matrix = Matrix { columns: sizes.window.output_len(), rows: sizes.outputs * sizes.groups };
     let epilogue = Epilogue::new(call, n_own(call), matrix, own_bias(call))?;
-    let flat = sizes.window.input[0] == 1 && sizes.window.kernel[0] == 1;
+    let w = &sizes.window;
+    let flat = w.input[0] == 1 && w.kernel[0] == 1 && w.output[0] == 1 && w.pad[0] == 0;
     if sizes.inputs == 1 && sizes.outputs == 1 && flat {
         return crate::depthwise::prepare(call, sizes, epilogue);
     }
