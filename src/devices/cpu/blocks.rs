@@ -164,14 +164,14 @@ pub(crate) struct Block<'a> {
 /// Floats of a copy of A that a block of `m` rows wants: nothing for most.
 ///
 /// Rows whose distance is a multiple of a page fall on the same lines of the cache; they are copied closer together,
-/// unless there are too few columns to make up for it. For bfloat16 the copy is where A is rounded.
+/// unless there are too few rows or columns to make up for it. For bfloat16 the copy is where A is rounded.
 pub(crate) fn copy_floats(a: &Rows<'_>, format: Format, m: usize, n: usize) -> usize {
     let m = m.min(ROWS);
     if format == Format::Bf16 {
         return m * (format.rows(a.k()) + LINE);
     }
     let collides = a.row.is_multiple_of(COLLISION) && a.row > 0 && a.step == 1 && a.taps.len() == 1;
-    if collides && n >= 4 * NR && m > 1 { m * (a.depth.min(DEPTH) + LINE) } else { 0 }
+    if collides && n >= 4 * NR && m > MR { m * (a.depth.min(DEPTH) + LINE) } else { 0 }
 }
 
 impl Block<'_> {

@@ -215,8 +215,9 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     }
     let matrix = Matrix { columns: sizes.window.output_len(), rows: sizes.outputs * sizes.groups };
     let epilogue = Epilogue::new(call, n_own(call), matrix, own_bias(call))?;
-    let w = &sizes.window;
-    let flat = w.input[0] == 1 && w.kernel[0] == 1 && w.output[0] == 1 && w.pad[0] == 0;
+    let window = &sizes.window;
+    let plane = window.input[0] == 1 && window.output[0] == 1;
+    let flat = plane && window.kernel[0] == 1 && window.pad[0] == 0;
     if sizes.inputs == 1 && sizes.outputs == 1 && flat {
         return crate::depthwise::prepare(call, sizes, epilogue);
     }

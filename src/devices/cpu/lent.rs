@@ -32,8 +32,11 @@ pub(crate) struct Loans {
     /// Where the operands of moved steps are now.
     current: BTreeMap<At, Key>,
     /// Steps for other places, the oldest first.
-    idle: BTreeMap<At, Vec<(Key, Box<dyn Prepared>)>>,
+    idle: BTreeMap<At, Vec<Placed>>,
 }
+
+/// A step, and where its operands are.
+type Placed = (Key, Box<dyn Prepared>);
 
 // SAFETY: addresses only; who may use them when is decided by the session that lends them.
 unsafe impl Send for Loans {}

@@ -115,9 +115,8 @@ unsafe fn any_row<const FMA: bool, const BITS: usize>(
                         }
                     }
                 }
-                for c in 0..COLUMNS {
-                    let at = column + c;
-                    let centred = fma::<FMA>(-zeros[at], sum, sums[0][c] + sums[1][c]);
+                for (at, (x, y)) in (column..).zip(sums[0].iter().zip(&sums[1])) {
+                    let centred = fma::<FMA>(-zeros[at], sum, x + y);
                     out[at] = fma::<FMA>(centred, scales[at], out[at]);
                 }
             }

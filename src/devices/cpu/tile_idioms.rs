@@ -131,8 +131,8 @@ unsafe fn idiom_body<const FMA: bool>(idiom: Idiom, src: *const f32, dst: *mut f
     // SAFETY: the caller's contract.
     unsafe {
         match idiom {
-            Idiom::Gelu => each(src, dst, count, |v| math::gelu::<FMA>(v)),
-            Idiom::GeluTanh => each(src, dst, count, |v| math::gelu_tanh::<FMA>(v)),
+            Idiom::Gelu => each(src, dst, count, math::gelu::<FMA>),
+            Idiom::GeluTanh => each(src, dst, count, math::gelu_tanh::<FMA>),
             Idiom::Silu => each(src, dst, count, |v| v * math::sigmoid::<FMA>(v)),
         }
     }

@@ -5,6 +5,7 @@
 //! Throughput counts floating-point operations (or bytes for `gemv`), so "Gelem/s" reads as GFLOP/s (GB/s).
 
 #![allow(unsafe_code, reason = "the peak is measured with vector instructions")]
+#![allow(clippy::print_stdout, reason = "the shortest launches are what it is asked for")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -59,10 +59,10 @@ fn product(x: &[f64], w: &[f32], bias: &[f32], inputs: usize) -> Vec<f64> {
 impl Block {
     fn output(&self) -> Option<[usize; 2]> {
         let mut out = [0; 2];
-        for i in 0..2 {
+        for (i, out) in out.iter_mut().enumerate() {
             let reach = (self.kernel[i] - 1) * self.dilation + 1;
             let rest = (self.plane[i] + self.pads[i] + self.pads[i + 2]).checked_sub(reach)?;
-            out[i] = rest / self.stride + 1;
+            *out = rest / self.stride + 1;
         }
         Some(out)
     }

@@ -73,13 +73,14 @@ impl Case {
     fn check(&self) {
         let mut inputs = self.inputs();
         let blocks = self.k.div_ceil(self.block);
-        let (a, scales) = (inputs[0].as_ref().unwrap().values(), inputs[2].as_ref().unwrap().values());
+        let (a, scales) =
+            (inputs[0].as_ref().expect("given").values(), inputs[2].as_ref().expect("given").values());
         let bias = noise(self.n, 5);
         let mut want = vec![];
         for i in 0..self.m {
             for j in 0..self.n {
                 let row = |operand: usize| {
-                    let all = &inputs[operand].as_ref().unwrap().bytes;
+                    let all = &inputs[operand].as_ref().expect("given").bytes;
                     &all[all.len() / self.n * j..all.len() / self.n * (j + 1)]
                 };
                 let sum: f64 = (0..self.k)
