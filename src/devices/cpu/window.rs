@@ -115,10 +115,10 @@ impl Window {
         (self.kernel[i] - 1).checked_mul(self.dilation[i])?.checked_add(steps)?.checked_add(1)
     }
 
-    /// Whether a window reaches over the sides of a row, or a window over several planes over any side.
+    /// Whether a window reaches over the sides of a row or beyond the planes, or one over several planes over any side.
     pub(crate) fn overhangs(&self) -> bool {
         let over = |i: usize| self.pad[i] > 0 || self.extent(i).is_none_or(|e| e > self.input[i]);
-        over(2) || (self.kernel[0] > 1 || self.pad[0] > 0) && (over(0) || over(1))
+        over(2) || over(0) || (self.kernel[0] > 1 && over(1))
     }
 
     /// Elements of one input plane.
