@@ -90,6 +90,9 @@ fn is_triangle(mask: &Tensor, (queries, keys): (i64, i64)) -> bool {
 
 /// The call for an attention node: over heads where they lie, unless a device reads dense ones only.
 pub(crate) fn attention(ctx: &Ctx, node: &Node) -> Option<Call> {
+    if node.op.name != "attention" {
+        return None;
+    }
     let plain = Plain::new(ctx, node)?;
     let in_place = ctx.targets.iter().all(|t| t.heads_in_place);
     let (strided, dense) = (|| strided(ctx, node, &plain), || dense(ctx, node, &plain));

@@ -203,7 +203,7 @@ fn single(ctx: &Ctx, id: NodeId) -> Result<Call, Diag> {
         .and_then(runnable)
         .or_else(|| tile(ctx, &[id]).and_then(runnable))
         .or_else(|| library(ctx, id).and_then(runnable))
-        .or_else(|| heads::attention(ctx, node).filter(|_| node.op.name == "attention").and_then(runnable))
+        .or_else(|| heads::attention(ctx, node).and_then(runnable))
         .or_else(|| batch_norm(ctx, node).and_then(runnable))
         .map_or_else(|| by_reference(ctx, node), Ok)
 }
