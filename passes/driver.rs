@@ -3,7 +3,7 @@
 use crate::egraph::pattern::{Numerics, Rule};
 use crate::egraph::saturate::Limits;
 use crate::history::{History, PassRecord};
-use crate::{channels_last, cse, dead_code, fold_constants, normalise, rules, saturation};
+use crate::{channels_last, cse, dead_code, fold_constants, normalise, quantized, rules, saturation};
 use partita_ir::diag::Diag;
 use partita_ir::{Graph, Work};
 use std::collections::BTreeMap;
@@ -25,12 +25,18 @@ pub static PASSES: &[Pass] = &[
     },
     Pass { name: "cse", summary: "computes equal things once", run: cse::run },
     Pass { name: "dead-code", summary: "removes what nobody needs", run: dead_code::run },
+    Pass {
+        name: "dequantize-apart",
+        summary: "gives every reader its own dequantize, to be computed with it",
+        run: quantized::apart,
+    },
     Pass { name: "fold-constants", summary: "evaluates nodes over constants", run: fold_constants::run },
     Pass {
         name: "normalise",
         summary: "one spelling for operands, shapes and identities",
         run: normalise::run,
     },
+    Pass { name: "quantized", summary: "lets integers flow between quantised products", run: quantized::run },
     Pass {
         name: "saturate",
         summary: "adds equal forms by rules and takes the cheapest",
@@ -40,16 +46,18 @@ pub static PASSES: &[Pass] = &[
 
 /// The order passes run in, each with the reason for its place.
 pub static DEFAULT: &[&str] = &[
-    "dead-code",      // nothing below should look at what nobody needs
-    "fold-constants", // operands written as constant nodes become constants, which normalising reads
-    "normalise",      // shape chains turn into attributes and die; rules see one spelling
-    "fold-constants", // what normalising made constant
-    "cse",            // equal nodes share a class before rules look at them
-    "saturate",       // rules and extraction
-    "fold-constants", // weights that rules wrote as expressions
-    "normalise",      // reshapes over folded constants
-    "cse",            // folded weights may have become equal
-    "dead-code",      // what the rewrites left behind
+    "dead-code",        // nothing below should look at what nobody needs
+    "quantized",        // while weights are still bytes
+    "fold-constants",   // operands written as constant nodes become constants, which normalising reads
+    "normalise",        // shape chains turn into attributes and die; rules see one spelling
+    "fold-constants",   // what normalising made constant
+    "cse",              // equal nodes share a class before rules look at them
+    "saturate",         // rules and extraction
+    "fold-constants",   // weights that rules wrote as expressions
+    "normalise",        // reshapes over folded constants
+    "cse",              // folded weights may have become equal
+    "dead-code",        // what the rewrites left behind
+    "dequantize-apart", // after the last pass that would merge equal nodes
 ];
 
 /// What runs after them where every device takes the channels last; the graph is for these devices only. It is no

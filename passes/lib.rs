@@ -17,6 +17,7 @@ pub mod fold_constants;
 pub mod fuse;
 pub mod history;
 pub mod normalise;
+pub mod quantized;
 pub mod rules;
 pub mod saturation;
 

@@ -7,8 +7,8 @@ use crate::memory::Memory;
 use crate::prepared::{Call, Operand, Prepared, bad_step};
 use crate::widened;
 use crate::{
-    attention, conv, conv_transpose, fill, gather, gemm, movement, n_bits, norm, pool, reduce, reference,
-    softmax, tile,
+    attention, conv, conv_int, conv_transpose, fill, gather, gemm, gemm_int, movement, n_bits, norm, pool,
+    pool_bytes, reduce, reference, softmax, tile,
 };
 use partita_plan::Storage;
 use partita_plan::{ElementType, Kernel, NO_VALUE, Step};
@@ -191,9 +191,14 @@ pub(crate) fn prepare(
     match kernel.library.as_str() {
         "tile" => tile::prepare(&call),
         "gemm" => widened::prepare(call, gemm::prepare),
+        "gemm_int" => gemm_int::prepare(&call),
+        "conv_int" => conv_int::prepare(&call),
         "gemm_n_bits" => n_bits::prepare(&call),
         "conv" => widened::prepare(call, conv::prepare),
         "conv_transpose" => widened::prepare(call, conv_transpose::prepare),
+        "pool" if call.inputs.iter().flatten().any(|o| pool_bytes::is_byte(o.dtype)) => {
+            pool_bytes::prepare(&call)
+        }
         "pool" => widened::prepare(call, pool::prepare),
         "reduce" => widened::prepare(call, reduce::prepare),
         "softmax" => widened::prepare(call, softmax::prepare),

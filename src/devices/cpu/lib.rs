@@ -15,6 +15,8 @@
 mod capability;
 pub mod layout;
 #[cfg(feature = "compile")]
+mod pack_int;
+#[cfg(feature = "compile")]
 mod pack_n_bits;
 #[cfg(feature = "compile")]
 mod winograd_weight;
@@ -36,6 +38,8 @@ mod conv;
 #[cfg(feature = "run")]
 mod conv_rows;
 #[cfg(feature = "run")]
+mod conv_int;
+#[cfg(feature = "run")]
 mod conv_transpose;
 #[cfg(feature = "run")]
 mod conv_transpose_rows;
@@ -43,6 +47,8 @@ mod conv_transpose_rows;
 mod depthwise;
 #[cfg(feature = "run")]
 mod depthwise_rows;
+#[cfg(feature = "run")]
+mod depthwise_int;
 #[cfg(feature = "run")]
 mod driver;
 #[cfg(feature = "run")]
@@ -54,7 +60,14 @@ mod gather;
 #[cfg(feature = "run")]
 mod gemm;
 #[cfg(feature = "run")]
+mod gemm_int;
+#[cfg(feature = "run")]
 mod im2col;
+#[cfg(feature = "run")]
+mod int_finish;
+mod int_form;
+#[cfg(feature = "run")]
+mod int_panels;
 #[cfg(feature = "run")]
 pub mod isa;
 #[cfg(feature = "run")]
@@ -69,6 +82,10 @@ mod memory;
 mod micro;
 #[cfg(feature = "run")]
 mod micro_bf16;
+#[cfg(feature = "run")]
+mod micro_int;
+#[cfg(feature = "run")]
+mod micro_int_depthwise;
 #[cfg(feature = "run")]
 mod micro_n_bits;
 #[cfg(feature = "run")]
@@ -88,6 +105,8 @@ mod pool;
 #[cfg(feature = "run")]
 mod pool_rows;
 #[cfg(feature = "run")]
+mod pool_bytes;
+#[cfg(feature = "run")]
 mod prepared;
 #[cfg(feature = "run")]
 mod reduce;
@@ -102,13 +121,19 @@ mod strided;
 #[cfg(feature = "run")]
 mod strip;
 #[cfg(feature = "run")]
+mod strip_int;
+#[cfg(feature = "run")]
 mod team;
 #[cfg(feature = "run")]
 mod tile;
 #[cfg(feature = "run")]
+mod tile_bytes;
+#[cfg(feature = "run")]
 mod tile_memory;
 #[cfg(feature = "run")]
 mod tile_ops;
+#[cfg(feature = "run")]
+mod tile_table;
 #[cfg(feature = "run")]
 mod vector;
 #[cfg(feature = "run")]

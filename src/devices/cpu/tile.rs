@@ -9,8 +9,10 @@ use crate::broadcast::Broadcast;
 use crate::isa::Isa;
 use crate::prepared::{ALIGN, Call, Cx, Operand, Prepared, Scratch, parts_for};
 use crate::team::share;
-use crate::tile_memory::{load_run, load_scalar, store_range};
+use crate::tile_bytes::Facts;
+use crate::tile_memory::{load_bytes, load_run, load_scalar, store_range, store_whole};
 use crate::tile_ops::{Code, run_block};
+use crate::tile_table;
 use partita_plan::tile::Lane;
 use partita_plan::{ElementType, TileInstr, TileProgram, tile::TileOp};
 use partita_runtime::error::RuntimeError;
@@ -34,6 +36,8 @@ struct Fetch {
     reg: usize,
     operand: Operand,
     map: Broadcast,
+    /// Bytes are read as floats.
+    as_float: bool,
 }
 
 /// What happens in a block, in order.
@@ -48,6 +52,8 @@ struct Store {
     lane: Lane,
     ptr: *mut u8,
     dtype: ElementType,
+    /// The floats are whole numbers of the type.
+    whole: bool,
 }
 
 /// Value of a register that is the same for all elements.
@@ -116,6 +122,13 @@ fn last_uses(program: &TileProgram) -> Vec<usize> {
     last
 }
 
+/// What loads read.
+struct Read<'a> {
+    inputs: &'a [Option<Operand>],
+    shape: &'a [usize],
+    as_float: bool,
+}
+
 /// Whether tile programs can hold this type.
 pub(crate) fn holds(dtype: ElementType) -> bool {
     dtype.is_computable() && !matches!(dtype, ElementType::F64 | ElementType::U64)
@@ -150,19 +163,36 @@ impl Tile {
             isa: call.isa,
         };
         let mut slots = Slots::default();
-        let last = last_uses(program);
+        let is_byte = |input: usize| {
+            let operand = inputs.get(input).and_then(Option::as_ref);
+            operand.is_some_and(|o| matches!(o.dtype, ElementType::I8 | ElementType::U8))
+        };
+        let (mut last, facts) = (last_uses(program), Facts::of(program, &is_byte));
+        // Two registers in one slot live as long as the longer of them.
+        for (at, same) in facts.same.iter().enumerate().rev() {
+            if let Some(same) = *same {
+                last[same] = last[same].max(last[at]);
+            }
+        }
         for (at, instr) in program.instrs.iter().enumerate() {
-            tile.add(call, instr, lanes[at], inputs, shape, &mut slots)?;
-            for arg in instr.args.iter().map(|&a| a as usize) {
+            if let Some(same) = facts.same[at] {
+                tile.homes.push(tile.homes[same]);
+            } else {
+                let read = Read { inputs, shape, as_float: facts.as_float[at] };
+                tile.add(call, instr, lanes[at], &read, &mut slots)?;
+            }
+            for arg in instr.args.iter().map(|&a| facts.same[a as usize].unwrap_or(a as usize)) {
                 if last[arg] == at {
-                    tile.release(arg, lanes[arg], &mut slots);
+                    let lane = if facts.as_float[arg] { Lane::Float } else { lanes[arg] };
+                    tile.release(arg, lane, &mut slots);
                 }
             }
         }
         tile.slot_bytes = slots.bytes;
         for (&reg, output) in program.outputs.iter().zip(outputs) {
             let reg = reg as usize;
-            tile.stores.push(Store { reg, lane: lanes[reg], ptr: output.ptr, dtype: output.dtype });
+            let whole = facts.whole[reg] && matches!(output.dtype, ElementType::I8 | ElementType::U8);
+            tile.stores.push(Store { reg, lane: lanes[reg], ptr: output.ptr, dtype: output.dtype, whole });
         }
         Ok(tile)
     }
@@ -182,14 +212,13 @@ impl Tile {
         call: &Call<'_>,
         instr: &TileInstr,
         lane: Lane,
-        inputs: &[Option<Operand>],
-        shape: &[usize],
+        read: &Read<'_>,
         slots: &mut Slots,
     ) -> Result<(), RuntimeError> {
         let reg = self.homes.len();
         let op = TileOp::try_from(instr.op).unwrap_or(TileOp::Const);
         match op {
-            TileOp::Load => return self.add_load(call, instr, lane, inputs, shape, slots),
+            TileOp::Load => return self.add_load(call, instr, lane, read, slots),
             TileOp::Const => {
                 let value = match lane {
                     Lane::Float => Constant::Float(instr.float as f32),
@@ -216,27 +245,28 @@ impl Tile {
         call: &Call<'_>,
         instr: &TileInstr,
         lane: Lane,
-        inputs: &[Option<Operand>],
-        shape: &[usize],
+        read: &Read<'_>,
         slots: &mut Slots,
     ) -> Result<(), RuntimeError> {
         let reg = self.homes.len();
-        let operand = inputs.get(instr.index as usize).and_then(Option::as_ref);
+        let operand = read.inputs.get(instr.index as usize).and_then(Option::as_ref);
         let operand = operand.ok_or_else(|| call.bad("the tile program loads an operand that is missing"))?;
         let float = operand.dtype.is_float();
         call.ensure(float == (lane == Lane::Float), "an operand has the wrong kind of lane")?;
-        let map = Broadcast::new(&operand.shape, shape)
+        let map = Broadcast::new(&operand.shape, read.shape)
             .ok_or_else(|| call.bad("an operand does not broadcast to the result"))?;
         if map.is_dense() && operand.dtype == ElementType::F32 {
             self.homes.push(Home::Dense(operand.f32()));
             return Ok(());
         }
+        let lane = if read.as_float { Lane::Float } else { lane };
         let slot = if map.is_scalar() { slots.fresh(lane) } else { slots.take(lane) };
         self.homes.push(Home::Slot(slot));
         if map.is_scalar() {
             self.constants.push((reg, lane, Constant::Scalar(operand.clone())));
         } else {
-            self.steps.push(Step::Fetch(Fetch { reg, operand: operand.clone(), map }));
+            let as_float = read.as_float;
+            self.steps.push(Step::Fetch(Fetch { reg, operand: operand.clone(), map, as_float }));
         }
         Ok(())
     }
@@ -301,13 +331,18 @@ impl Tile {
                 Step::Fetch(fetch) => fetch.map.runs(start, count, |position, run| {
                     // SAFETY: the map was checked against the operand's shape, the slot has `LANES` lanes.
                     unsafe {
-                        load_run(
-                            fetch.operand.dtype,
-                            fetch.operand.ptr,
-                            run,
-                            *table.add(fetch.reg),
-                            position,
-                        );
+                        let (operand, slot) = (&fetch.operand, *table.add(fetch.reg));
+                        if fetch.as_float {
+                            load_bytes(
+                                self.isa,
+                                operand.dtype,
+                                operand.ptr,
+                                run,
+                                slot.cast::<f32>().add(position),
+                            );
+                        } else {
+                            load_run(operand.dtype, operand.ptr, run, slot, position);
+                        }
                     };
                 }),
                 // SAFETY: the program was checked; slots have `LANES` lanes and do not overlap.
@@ -316,7 +351,14 @@ impl Tile {
         }
         for store in &self.stores {
             // SAFETY: the range lies in the output.
-            unsafe { store_range(store.dtype, store.ptr, start, store.lane, *table.add(store.reg), count) };
+            unsafe {
+                let slot = *table.add(store.reg);
+                if store.whole {
+                    store_whole(self.isa, slot.cast(), store.ptr.add(start), count);
+                } else {
+                    store_range(store.dtype, store.ptr, start, store.lane, slot, count);
+                }
+            }
         }
     }
 }
@@ -346,6 +388,9 @@ impl Prepared for TileKernel {
 /// Prepares a `tile` step.
 pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
     let program = call.kernel.program.as_ref().ok_or_else(|| call.bad("the tile program is missing"))?;
+    if let Some(table) = tile_table::of(call, program)? {
+        return Ok(table);
+    }
     let tile = Tile::new(call, program, &call.inputs, &call.outputs)?;
     let elements = call.output(0)?.len();
     Ok(Box::new(TileKernel { tile, elements, members: call.members }))
