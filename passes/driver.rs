@@ -30,6 +30,11 @@ pub static PASSES: &[Pass] = &[
         summary: "gives every reader its own dequantize, to be computed with it",
         run: quantized::apart,
     },
+    Pass {
+        name: "dequantize-rest",
+        summary: "gives convolutions of integers that no kernel takes their floats back",
+        run: quantized::rest,
+    },
     Pass { name: "fold-constants", summary: "evaluates nodes over constants", run: fold_constants::run },
     Pass {
         name: "normalise",
@@ -46,18 +51,17 @@ pub static PASSES: &[Pass] = &[
 
 /// The order passes run in, each with the reason for its place.
 pub static DEFAULT: &[&str] = &[
-    "dead-code",        // nothing below should look at what nobody needs
-    "quantized",        // while weights are still bytes
-    "fold-constants",   // operands written as constant nodes become constants, which normalising reads
-    "normalise",        // shape chains turn into attributes and die; rules see one spelling
-    "fold-constants",   // what normalising made constant
-    "cse",              // equal nodes share a class before rules look at them
-    "saturate",         // rules and extraction
-    "fold-constants",   // weights that rules wrote as expressions
-    "normalise",        // reshapes over folded constants
-    "cse",              // folded weights may have become equal
-    "dead-code",        // what the rewrites left behind
-    "dequantize-apart", // after the last pass that would merge equal nodes
+    "dead-code",      // nothing below should look at what nobody needs
+    "quantized",      // while weights are still bytes
+    "fold-constants", // operands written as constant nodes become constants, which normalising reads
+    "normalise",      // shape chains turn into attributes and die; rules see one spelling
+    "fold-constants", // what normalising made constant
+    "cse",            // equal nodes share a class before rules look at them
+    "saturate",       // rules and extraction
+    "fold-constants", // weights that rules wrote as expressions
+    "normalise",      // reshapes over folded constants
+    "cse",            // folded weights may have become equal
+    "dead-code",      // what the rewrites left behind
 ];
 
 /// What runs after them where every device takes the channels last; the graph is for these devices only. It is no
@@ -68,6 +72,12 @@ pub static CHANNELS_LAST: &[&str] = &[
     "normalise",      // reshapes of reshapes
     "cse",            // permuted constants may have become equal
     "dead-code",      // what lost its readers
+];
+
+/// What runs last of all, layout or not.
+pub static LAST: &[&str] = &[
+    "dequantize-rest",  // what no layout was found for
+    "dequantize-apart", // after the last pass that would merge equal nodes
 ];
 
 /// What the optimizer may do.

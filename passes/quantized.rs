@@ -3,7 +3,8 @@
 //! Models say "quantised" with QuantizeLinear and DequantizeLinear around float operators. Here those with one scale
 //! become the elementwise `quantize` and `dequantize`; `dequantize` moves behind what only moves elements, where it
 //! may meet a `quantize` with the same numbers and both vanish; products of dequantised operands become products of
-//! integers. This must happen before constants are folded: weights should stay bytes.
+//! integers. This must happen before constants are folded: weights should stay bytes. Two passes that run last of all
+//! fit the result to kernels.
 
 use crate::driver::Ctx;
 use partita_ir::diag::Diag;
@@ -59,6 +60,46 @@ pub fn apart(ctx: &mut Ctx, mut graph: Graph) -> Result<Graph, Vec<Diag>> {
     Ok(graph)
 }
 
+/// Turns convolutions of integers back that have no layout: their kernels want the channels last.
+///
+/// # Errors
+/// None.
+pub fn rest(ctx: &mut Ctx, mut graph: Graph) -> Result<Graph, Vec<Diag>> {
+    for id in graph.topological() {
+        let node = graph.node(id).clone();
+        let plain = matches!(node.attrs.str("layout"), None | Some("nchw"));
+        if node.op.name != "quantized_conv" || !plain {
+            continue;
+        }
+        let Some(value) = with_floats(&mut graph, &node) else { continue };
+        if !ctx.spend("dequantize-rest") {
+            break;
+        }
+        graph.replace_uses(node.outputs[0], value);
+    }
+    graph.remove_dead();
+    Ok(graph)
+}
+
+/// The convolution of dequantised data with the weight as floats.
+fn with_floats(graph: &mut Graph, node: &Node) -> Option<ValueId> {
+    let (w, scales) = (graph.as_const(node.inputs[3]?)?, graph.as_const(node.inputs[4]?)?.to_f64s());
+    let zero = graph.as_const(node.inputs[5]?)?.to_f64s()[0];
+    let per_channel = w.shape()[1..].iter().product::<usize>().max(1);
+    let scale = |i: usize| scales[if scales.len() == 1 { 0 } else { i / per_channel }];
+    let values: Vec<f64> = w.to_f64s().iter().enumerate().map(|(i, v)| (v - zero) * scale(i)).collect();
+    let (tensor, name) = (Tensor::from_f64s(DType::F32, w.shape(), &values)?, node.name.to_string());
+    let w = graph.add_const(&fresh(graph, &name), tensor);
+    let x = node.inputs[0]?;
+    let ty = Type::new(DType::F32, graph.ty(x).shape.clone());
+    let result = (fresh(graph, &graph.value(x).name), ty);
+    let op = partita_ops::op("dequantize")?;
+    let values = graph.add_node(&name, op, Attrs::new(), &node.inputs[..3], &[result]);
+    let mut inputs = vec![Some(graph.node(values).outputs[0]), Some(w)];
+    inputs.extend(node.inputs.get(6));
+    add(graph, node, "conv", node.attrs.clone(), &inputs, None)
+}
+
 /// The value that stands for a node's only result, and the name of the rewrite.
 fn rewritten(graph: &mut Graph, id: NodeId) -> Option<(&'static str, ValueId)> {
     let node = graph.node(id).clone();
@@ -90,9 +131,23 @@ fn add(
         Some(dtype) => Type::new(dtype, ty.shape),
         None => ty,
     };
-    let name = graph.value(output).name.to_string();
+    let name = fresh(graph, &graph.value(output).name);
     let id = graph.add_node(&like.name, partita_ops::op(op)?, attrs, inputs, &[(name, ty)]);
     Some(graph.node(id).outputs[0])
+}
+
+/// A name that no value has.
+fn fresh(graph: &Graph, base: &str) -> String {
+    let taken = |name: &str| graph.values().any(|(_, v)| *v.name == *name);
+    // Values are never removed, so their number makes a name new but for a coincidence.
+    let mut n = graph.n_values();
+    loop {
+        let name = format!("{base}.{n}");
+        if !taken(&name) {
+            return name;
+        }
+        n += 1;
+    }
 }
 
 fn is_byte(dtype: DType) -> bool {
@@ -148,7 +203,7 @@ fn number(graph: &mut Graph, value: Option<ValueId>, zero: DType) -> Option<Valu
         }
         None => Tensor::from_f64s(zero, &[], &[0.0])?,
     };
-    let name = value.map_or_else(|| "zero".to_owned(), |v| graph.value(v).name.to_string());
+    let name = fresh(graph, value.map_or("zero", |v| &graph.value(v).name));
     Some(graph.add_const(&name, tensor))
 }
 
@@ -187,6 +242,10 @@ fn dequantize(graph: &mut Graph, node: &Node) -> Option<ValueId> {
 /// `dequantize` behind what moves elements.
 fn moved(graph: &mut Graph, node: &Node) -> Option<ValueId> {
     let source = Numbers::behind(graph, *node.inputs.first()?)?;
+    if node.op.name == "max_pool" && node.attrs.flag("ceil_mode") {
+        // A window that only meets padding has no maximum, which bytes cannot say.
+        return None;
+    }
     let mut inputs = node.inputs.clone();
     inputs[0] = Some(source.x);
     let dtype = graph.ty(source.x).dtype;

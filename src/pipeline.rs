@@ -167,13 +167,12 @@ pub fn optimize(graph: Graph, options: &CompileOptions) -> Result<(Graph, Histor
     Ok(partita_passes::optimize(graph, &pass_options)?)
 }
 
-/// Gives the graph the layout that the kernels of all devices prefer.
+/// Gives the graph the layout that the kernels of all devices prefer, and the form they take.
 fn layout(graph: Graph, setting: &Setting) -> Result<(Graph, History)> {
-    if !setting.options.channels_last || !setting.specs.iter().all(|s| s.target.channels_last) {
-        return Ok((graph, History::default()));
-    }
+    let last = setting.options.channels_last && setting.specs.iter().all(|s| s.target.channels_last);
+    let layout = if last { partita_passes::CHANNELS_LAST } else { &[] };
     let options = partita_passes::Options { fuel: setting.fuel, ..Default::default() };
-    Ok(partita_passes::run_passes(graph, partita_passes::CHANNELS_LAST, &options)?)
+    Ok(partita_passes::run_passes(graph, &[layout, partita_passes::LAST].concat(), &options)?)
 }
 
 /// What compiling needs beside the graph.

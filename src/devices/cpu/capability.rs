@@ -39,8 +39,7 @@ pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]
         }
         "gemm_int" | "conv_int" => supports_int(kernel, inputs, outputs),
         "pool" if inputs.first().is_some_and(|&d| is_byte(d)) => {
-            let max = kernel.string("mode") == Some("max") && kernel.string("layout") == Some("nhwc");
-            max && outputs == [inputs[0]]
+            kernel.string("mode") == Some("max") && has_layout(kernel) && outputs == [inputs[0]]
         }
         "gemm_n_bits" => {
             const OWN: [ElementType; 4] =

@@ -86,7 +86,15 @@ impl GemmInt {
             unsafe {
                 if zero_b != 0 {
                     let sums = std::slice::from_raw_parts_mut(sums, count);
-                    row_sums(self.isa, block, self.k, self.k, self.finish.flips(), sums, zero_b.wrapping_neg());
+                    row_sums(
+                        self.isa,
+                        block,
+                        self.k,
+                        self.k,
+                        self.finish.flips(),
+                        sums,
+                        zero_b.wrapping_neg(),
+                    );
                 }
                 let block = if copy > 0 { self.copied(block, count, local) } else { block };
                 let a = Rows { ptr: block, row: self.padded(), taps: ONE, depth: self.padded() };

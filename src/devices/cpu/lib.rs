@@ -36,9 +36,9 @@ mod columns;
 #[cfg(feature = "run")]
 mod conv;
 #[cfg(feature = "run")]
-mod conv_rows;
-#[cfg(feature = "run")]
 mod conv_int;
+#[cfg(feature = "run")]
+mod conv_rows;
 #[cfg(feature = "run")]
 mod conv_transpose;
 #[cfg(feature = "run")]
@@ -46,9 +46,9 @@ mod conv_transpose_rows;
 #[cfg(feature = "run")]
 mod depthwise;
 #[cfg(feature = "run")]
-mod depthwise_rows;
-#[cfg(feature = "run")]
 mod depthwise_int;
+#[cfg(feature = "run")]
+mod depthwise_rows;
 #[cfg(feature = "run")]
 mod driver;
 #[cfg(feature = "run")]
@@ -103,9 +103,9 @@ mod pad;
 #[cfg(feature = "run")]
 mod pool;
 #[cfg(feature = "run")]
-mod pool_rows;
-#[cfg(feature = "run")]
 mod pool_bytes;
+#[cfg(feature = "run")]
+mod pool_rows;
 #[cfg(feature = "run")]
 mod prepared;
 #[cfg(feature = "run")]

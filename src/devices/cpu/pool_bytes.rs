@@ -1,4 +1,4 @@
-//! Maximum of windows over bytes, channels last.
+//! Maximum of windows over bytes. With the channels last a pixel is a row of bytes; other planes go byte by byte.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
 use crate::isa::{Isa, per_isa};
@@ -95,26 +95,26 @@ impl Prepared for PoolBytes {
 /// Prepares a `pool` step over bytes.
 pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
     let (x, y) = (call.input(0)?, call.output(0)?);
-    let max = call.kernel.string("mode") == Some("max") && Channels::of(call)? == Channels::Last;
-    call.ensure(
-        max && is_byte(x.dtype) && x.dtype == y.dtype,
-        "only maxima of bytes with channels last are pooled",
-    )?;
+    let max = call.kernel.string("mode") == Some("max");
+    call.ensure(max && is_byte(x.dtype) && x.dtype == y.dtype, "only maxima of bytes are pooled")?;
     let axes = x.shape.len();
     call.ensure(axes >= 3 && y.shape.len() == axes, "operands differ in their axes")?;
     call.ensure(x.layout.is_none() && y.layout.is_none(), "operands of a pooling are not packed")?;
     let kernel = call.sizes("kernel", axes - 2, 1)?;
-    let window = Window::over(call, &x.shape[1..axes - 1], &kernel, &y.shape[1..axes - 1])?;
-    let channels = x.shape[axes - 1];
-    let fits = x.shape[0] == y.shape[0] && y.shape[axes - 1] == channels;
+    // A plane of one channel is an image with its channels last.
+    let last = Channels::of(call)? == Channels::Last;
+    let (spatial, channel) = if last { (1..axes - 1, axes - 1) } else { (2..axes, 1) };
+    let window = Window::over(call, &x.shape[spatial.clone()], &kernel, &y.shape[spatial])?;
+    let fits = x.shape[0] == y.shape[0] && x.shape[channel] == y.shape[channel];
     call.ensure(fits, "the result has the wrong batch or channels")?;
+    let (images, channels) = if last { (x.shape[0], x.shape[channel]) } else { (x.shape[0] * x.shape[1], 1) };
     if y.len() == 0 {
         return Ok(Box::new(crate::reference::Nothing));
     }
     Ok(Box::new(PoolBytes {
         isa: call.isa,
         window,
-        pixels: x.shape[0] * window.output_len(),
+        pixels: images * window.output_len(),
         channels,
         flip: if x.dtype == ElementType::I8 { FLIP } else { 0 },
         x: x.ptr,

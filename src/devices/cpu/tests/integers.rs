@@ -401,23 +401,27 @@ impl Conv {
         let Some(out) = self.output() else { return };
         let dtype = if self.signed { ElementType::I8 } else { ElementType::U8 };
         let (c, plane): (usize, usize) = (self.inputs, self.input.iter().product());
-        let x = bytes(dtype, &self.shape(c, &self.input, false), 1);
+        let x = bytes(dtype, &self.shape(c, &self.input, self.first), 1);
         let (pixels, taps): (usize, usize) = (out.iter().product(), self.kernel.iter().product());
-        let xv = numbers(&x);
-        let mut want = vec![];
+        let (xv, y_shape) = (numbers(&x), self.shape(c, &out, self.first));
+        let place = |n: usize, channel: usize, at: usize, plane: usize| {
+            if self.first { (n * c + channel) * plane + at } else { (n * plane + at) * c + channel }
+        };
+        let mut want = vec![0; self.batch * pixels * c];
         for n in 0..self.batch {
             for position in 0..pixels {
                 for channel in 0..c {
                     let met = (0..taps).filter_map(|tap| self.source(&out, position, tap));
-                    let most = met.map(|at| xv[(n * plane + at) * c + channel] as i32).max();
-                    want.push(most.unwrap_or(0) as u8);
+                    let most = met.map(|at| xv[place(n, channel, at, plane)] as i32).max();
+                    want[place(n, channel, position, pixels)] = most.unwrap_or(0) as u8;
                 }
             }
         }
         let kernel: Vec<i64> = self.kernel.iter().map(|&k| k as i64).collect();
-        let spec = self.spec("pool").ints("kernel", &kernel).string("mode", "max").string("layout", "nhwc");
-        run_all(&spec, &[Some(x)], &[(dtype, self.shape(c, &out, false))], |name, results| {
-            assert_eq!(results[0], want, "{name}");
+        let layout = if self.first { "nchw" } else { "nhwc" };
+        let spec = self.spec("pool").ints("kernel", &kernel).string("mode", "max").string("layout", layout);
+        run_all(&spec, &[Some(x)], &[(dtype, y_shape)], |name, results| {
+            assert_eq!(results[0], want, "{name}")
         });
     }
 }
