@@ -3,7 +3,9 @@
 use crate::egraph::pattern::{Numerics, Rule};
 use crate::egraph::saturate::Limits;
 use crate::history::{History, PassRecord};
-use crate::{channels_last, cse, dead_code, fold_constants, merge_products, normalise, rules, saturation};
+use crate::{
+    channels_last, cse, dead_code, fold_constants, merge_products, normalise, quantized, rules, saturation,
+};
 use partita_ir::diag::Diag;
 use partita_ir::{Graph, Work};
 use std::collections::BTreeMap;
@@ -25,6 +27,16 @@ pub static PASSES: &[Pass] = &[
     },
     Pass { name: "cse", summary: "computes equal things once", run: cse::run },
     Pass { name: "dead-code", summary: "removes what nobody needs", run: dead_code::run },
+    Pass {
+        name: "dequantize-apart",
+        summary: "gives every reader its own dequantize, to be computed with it",
+        run: quantized::apart,
+    },
+    Pass {
+        name: "dequantize-rest",
+        summary: "gives convolutions of integers that no kernel takes their floats back",
+        run: quantized::rest,
+    },
     Pass { name: "fold-constants", summary: "evaluates nodes over constants", run: fold_constants::run },
     Pass {
         name: "merge-products",
@@ -36,6 +48,7 @@ pub static PASSES: &[Pass] = &[
         summary: "one spelling for operands, shapes and identities",
         run: normalise::run,
     },
+    Pass { name: "quantized", summary: "lets integers flow between quantised products", run: quantized::run },
     Pass {
         name: "saturate",
         summary: "adds equal forms by rules and takes the cheapest",
@@ -46,6 +59,7 @@ pub static PASSES: &[Pass] = &[
 /// The order passes run in, each with the reason for its place.
 pub static DEFAULT: &[&str] = &[
     "dead-code",      // nothing below should look at what nobody needs
+    "quantized",      // while weights are still bytes
     "fold-constants", // operands written as constant nodes become constants, which normalising reads
     "normalise",      // shape chains turn into attributes and die; rules see one spelling
     "fold-constants", // what normalising made constant
@@ -72,6 +86,12 @@ pub static HEADS: &[&str] = &[
     "merge-products", // queries, keys and values from one product
     "fold-constants", // weights side by side
     "dead-code",      // the single weights
+];
+
+/// What runs last of all, layout or not.
+pub static LAST: &[&str] = &[
+    "dequantize-rest",  // what no layout was found for
+    "dequantize-apart", // after the last pass that would merge equal nodes
 ];
 
 /// What the optimizer may do.

@@ -110,12 +110,22 @@ impl<'a> Groups<'a> {
                 && self.group[&next] == next
                 && self.members[&last].len() < MAX_NODES
                 && self.n_inputs(last, next) <= MAX_INPUTS;
-            if !fits {
+            if !fits || self.is_last_dequantize(next) {
                 break;
             }
             self.merge(last, next);
             last = next;
         }
+    }
+
+    /// Whether it is a `dequantize` that nothing could follow in an epilogue: the numbers are smaller.
+    fn is_last_dequantize(&self, id: NodeId) -> bool {
+        let output = self.graph.node(id).outputs[0];
+        let goes_on = self.sole_reader(output).is_some_and(|next| {
+            let shape = |id: NodeId| &self.graph.ty(self.graph.node(id).outputs[0]).shape;
+            self.tile[&next] && self.group[&next] == next && shape(next) == shape(id)
+        });
+        self.graph.node(id).op.name == "dequantize" && !goes_on
     }
 
     /// Number of values the union of two groups would read.
@@ -149,9 +159,12 @@ impl<'a> Groups<'a> {
         let output = self.graph.node(id).outputs[0];
         let Some(reader) = self.sole_reader(output) else { return };
         let (from, into) = (self.group[&id], self.group[&reader]);
+        // What makes floats of numbers goes along even with an epilogue; nothing else reads it, so no cycle can arise.
+        let joins = !self.anchor.contains_key(&into)
+            || (self.graph.node(id).op.name == "dequantize" && self.members[&from].len() == 1);
         let fits = from != into
             && self.tile[&reader]
-            && !self.anchor.contains_key(&into)
+            && joins
             && self.graph.ty(output).shape == self.graph.ty(self.graph.node(into).outputs[0]).shape
             && self.members[&from].len() + self.members[&into].len() <= MAX_NODES
             && self.n_inputs(from, into) <= MAX_INPUTS;

@@ -6,7 +6,7 @@
 //! **Invariants.** No device by name: time comes as a function of work. Rules are data; the matcher knows no
 //! operator. Budgets are counts, so equal input gives equal output on every machine.
 //!
-//! **Reading order.** `driver` (passes, order, fuel), `normalise`, `fold_constants`, `cse`, `egraph`, `channels_last`, `fuse`.
+//! **Reading order.** `driver` (passes, order, fuel), `normalise`, `fold_constants`, `cse`, `egraph`, `channels_last`, `quantized`, `fuse`.
 
 pub mod channels_last;
 pub mod cse;
@@ -18,10 +18,11 @@ pub mod fuse;
 pub mod history;
 pub mod merge_products;
 pub mod normalise;
+pub mod quantized;
 pub mod rules;
 pub mod saturation;
 
-pub use driver::{CHANNELS_LAST, Ctx, DEFAULT, HEADS, Options, PASSES, Pass, optimize, run_passes};
+pub use driver::{CHANNELS_LAST, Ctx, DEFAULT, HEADS, LAST, Options, PASSES, Pass, optimize, run_passes};
 pub use egraph::cost::roofline;
 pub use egraph::saturate::Limits;
 pub use fuse::fuse;

@@ -167,7 +167,7 @@ pub fn optimize(graph: Graph, options: &CompileOptions) -> Result<(Graph, Histor
     Ok(partita_passes::optimize(graph, &pass_options)?)
 }
 
-/// Gives the graph the layout that the kernels of all devices prefer.
+/// Gives the graph the layout that the kernels of all devices prefer, and the form they take.
 fn layout(graph: Graph, setting: &Setting) -> Result<(Graph, History)> {
     let all = |takes: fn(&Target) -> bool| setting.specs.iter().all(|s| takes(&s.target));
     let mut passes: Vec<&str> = Vec::new();
@@ -177,6 +177,7 @@ fn layout(graph: Graph, setting: &Setting) -> Result<(Graph, History)> {
     if setting.options.channels_last && all(|t| t.channels_last) {
         passes.extend(partita_passes::CHANNELS_LAST);
     }
+    passes.extend(partita_passes::LAST);
     let options = partita_passes::Options { fuel: setting.fuel, ..Default::default() };
     Ok(partita_passes::run_passes(graph, &passes, &options)?)
 }

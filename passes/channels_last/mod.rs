@@ -30,7 +30,7 @@ const MACS_PER_MOVE: f64 = 100.0;
 const MOST_WALKS: usize = 8;
 
 /// Operators whose kernels gain by the layout, and whose work pays for transpositions.
-const CONVOLUTIONS: &[&str] = &["conv", "conv_transpose"];
+const CONVOLUTIONS: &[&str] = &["conv", "conv_transpose", "quantized_conv"];
 
 /// The pass.
 ///

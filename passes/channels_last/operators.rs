@@ -30,6 +30,7 @@ const TABLE: &[(&str, Carry)] = &[
     ("max_pool", pool),
     ("pad", pad),
     ("quantize_linear", quantized),
+    ("quantized_conv", conv),
     ("reduce_l1", reduce),
     ("reduce_l2", reduce),
     ("reduce_log_sum", reduce),
@@ -142,7 +143,7 @@ fn convolved(walk: &Walk, id: NodeId) -> Option<ValueId> {
     let fits = walk.may_convert(id)
         && node.attrs.get("layout").is_none()
         && walk.ty(x).rank() == 4
-        && matches!(walk.ty(x).dtype, DType::F32 | DType::F16 | DType::Bf16);
+        && matches!(walk.ty(x).dtype, DType::F32 | DType::F16 | DType::Bf16 | DType::I8 | DType::U8);
     fits.then_some(x)
 }
 
@@ -163,8 +164,9 @@ fn converted(
 /// Multiply-adds of a convolution: each weight meets every place of the smaller side.
 fn multiply_adds(walk: &Walk, node: &Node) -> f64 {
     let shape = |v: Option<ValueId>| v.map_or(&[][..], |v| &walk.ty(v).shape[..]);
-    let weight = shape(node.inputs.get(1).copied().flatten());
-    let side = if node.op.name == "conv" { node.outputs.first().copied() } else { node.inputs[0] };
+    let weight =
+        shape(node.inputs.get(if node.op.name == "quantized_conv" { 3 } else { 1 }).copied().flatten());
+    let side = if node.op.name == "conv_transpose" { node.inputs[0] } else { node.outputs.first().copied() };
     let per_element = weight.get(1..).map_or(0.0, |w| walk.elements(w));
     walk.elements(shape(side)) * per_element
 }

@@ -73,6 +73,40 @@ const CASES: &[(&str, &str, &[&str])] = &[
         &["conv"],
     ),
     (
+        "quantised convolutions take integers, and what only moves numbers moves bytes",
+        "graph g(%x: f32[1, 4, 6, 6]) -> (%y) {
+          const %w: i8[4, 4, 3, 3] = random(1)
+          const %ws: f32[4] = splat 0.0173
+          const %wz: i8[4] = splat 0
+          const %s: f32[] = splat 0.0311
+          const %z: u8[] = splat 128
+          %q = quantize_linear %x, %s, %z
+          %d = dequantize_linear %q, %s, %z
+          %v = dequantize_linear %w, %ws, %wz {axis = 0}
+          %c = conv %d, %v
+          %r = relu %c
+          %q2 = quantize_linear %r, %s, %z
+          %d2 = dequantize_linear %q2, %s, %z
+          %t = transpose %d2 {perm = [0, 2, 3, 1]}
+          %q3 = quantize_linear %t, %s, %z
+          %y = dequantize_linear %q3, %s, %z
+        }",
+        &["dequantize", "quantize", "quantize", "quantized_conv", "relu", "transpose"],
+    ),
+    (
+        "products of two quantised activations",
+        "graph g(%x: f32[2, 3, 4], %y: f32[2, 4, 5]) -> (%p) {
+          const %s: f32[] = splat 0.0311
+          const %z: u8[] = splat 100
+          %xq = quantize_linear %x, %s, %z
+          %xd = dequantize_linear %xq, %s, %z
+          %yq = quantize_linear %y, %s, %z
+          %yd = dequantize_linear %yq, %s, %z
+          %p = matmul %xd, %yd
+        }",
+        &["quantize", "quantize", "quantized_matmul"],
+    ),
+    (
         "gelu by erf and a division",
         "graph g(%x: f32[2, 8]) -> (%y) {
           const %r: f32[] = splat 1.4142135

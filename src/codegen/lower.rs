@@ -101,6 +101,8 @@ const TABLE: &[(&str, bool, LowerFn)] = &[
     ("matmul_n_bits", true, matmul_n_bits),
     ("max_pool", false, pool),
     ("pad", false, pad),
+    ("quantized_conv", true, quantized_conv),
+    ("quantized_matmul", true, quantized_matmul),
     ("reduce_l1", false, reduce),
     ("reduce_l2", false, reduce),
     ("reduce_log_sum", false, reduce),
@@ -174,12 +176,10 @@ fn lower_region(ctx: &Ctx, region: &Region) -> Result<Lowered, Diag> {
             Some(call) => Ok(Lowered { calls: vec![call], aliases: Vec::new() }),
             None => one_by_one(ctx, &region.nodes),
         },
-        RegionKind::Anchor => {
-            match region.anchor.and_then(|a| anchored(ctx, region, a)).and_then(|c| ctx.runnable(c)) {
-                Some(call) => Ok(Lowered { calls: vec![call], aliases: Vec::new() }),
-                None => one_by_one(ctx, &region.nodes),
-            }
-        }
+        RegionKind::Anchor => match region.anchor.and_then(|a| anchored(ctx, region, a)) {
+            Some(calls) => Ok(Lowered { calls, aliases: Vec::new() }),
+            None => one_by_one(ctx, &region.nodes),
+        },
         RegionKind::Single => one_by_one(ctx, &region.nodes),
     }
 }
@@ -253,25 +253,60 @@ fn library(ctx: &Ctx, id: NodeId) -> Option<Call> {
     finish(ctx, node, own, &[], results)
 }
 
-/// An anchor with the elementwise nodes behind it as its epilogue.
-fn anchored(ctx: &Ctx, region: &Region, anchor: NodeId) -> Option<Call> {
+/// An anchor with the elementwise nodes behind it: as its epilogue, as far as a device has that, the others as a tile
+/// program.
+fn anchored(ctx: &Ctx, region: &Region, anchor: NodeId) -> Option<Vec<Call>> {
     let node = ctx.graph.node(anchor);
     let (_, epilogue, lower) = row(node.op.name)?;
     let rest: Vec<NodeId> = region.nodes.iter().copied().filter(|n| *n != anchor).collect();
     if !epilogue && !rest.is_empty() {
         return None;
     }
-    let own = lower(ctx, node)?;
-    let output = *region.outputs.first()?;
-    finish(ctx, node, own, &rest, vec![Arg::of(output)])
+    let behind = behind(ctx, anchor, &rest);
+    (0..=behind.len()).rev().find_map(|cut| {
+        let (first, others) = split_at(ctx, &rest, &behind[..cut]);
+        let output = first.last().map_or(anchor, |_| behind[cut - 1]);
+        let results = vec![Arg::of(ctx.graph.node(output).outputs[0])];
+        let call = finish(ctx, node, lower(ctx, node)?, &first, results).and_then(|c| ctx.runnable(c))?;
+        if others.is_empty() {
+            return Some(vec![call]);
+        }
+        let tile = tile(ctx, &others).and_then(|c| ctx.runnable(c))?;
+        Some(vec![call, tile])
+    })
+}
+
+/// Those of `nodes` that depend on the anchor, in order; the others make operands for them.
+fn behind(ctx: &Ctx, anchor: NodeId, nodes: &[NodeId]) -> Vec<NodeId> {
+    let mut behind = vec![anchor];
+    for &id in nodes {
+        let mut producers = ctx.graph.node(id).inputs.iter().flatten().filter_map(|v| ctx.graph.producer(*v));
+        if producers.any(|p| behind.contains(&p)) {
+            behind.push(id);
+        }
+    }
+    behind.split_off(1)
+}
+
+/// Cuts `nodes` into those that compute `chosen` and the others.
+fn split_at(ctx: &Ctx, nodes: &[NodeId], chosen: &[NodeId]) -> (Vec<NodeId>, Vec<NodeId>) {
+    let mut wanted: Vec<NodeId> = chosen.to_vec();
+    for &id in nodes.iter().rev() {
+        let output = ctx.graph.node(id).outputs[0];
+        let serves = wanted.iter().any(|w| ctx.graph.node(*w).inputs.contains(&Some(output)));
+        if serves && !wanted.contains(&id) {
+            wanted.push(id);
+        }
+    }
+    nodes.iter().partition(|id| wanted.contains(id))
 }
 
 /// Adds the affine part and the epilogue program to a kernel's own operands.
 fn finish(ctx: &Ctx, node: &Node, own: Own, rest: &[NodeId], mut results: Vec<Arg>) -> Option<Call> {
     let Own { mut builder, mut operands, view, affine } = own;
-    let takes = takes_epilogue(node.op.name);
+    let (takes, n_own) = (takes_epilogue(node.op.name), operands.len());
     if takes {
-        builder = builder.int("n_own", operands.len() as i64);
+        builder = builder.int("n_own", n_own as i64);
     }
     if affine.is_some() || !rest.is_empty() {
         let (program, more) = epilogue(ctx, node, affine, rest)?;
@@ -281,7 +316,20 @@ fn finish(ctx: &Ctx, node: &Node, own: Own, rest: &[NodeId], mut results: Vec<Ar
     if view.is_some() {
         results[0].view = view;
     }
+    if builder.is_of_integers() && !fits_columns(ctx, &operands[n_own..], results[0].value) {
+        return None;
+    }
     Some(Call { kernel: builder.finish(), operands, results })
+}
+
+/// Whether every operand has one value for each column of the result, or one for each of its elements.
+fn fits_columns(ctx: &Ctx, operands: &[Option<Arg>], result: ValueId) -> bool {
+    let shape = &ctx.graph.ty(result).shape;
+    operands.iter().flatten().all(|arg| {
+        let own = &ctx.graph.ty(arg.value).shape;
+        let leading = own.len().saturating_sub(1);
+        own == shape || (own.last() == shape.last() && own[..leading].iter().all(|d| d.is(1)))
+    })
 }
 
 fn epilogue(
@@ -395,6 +443,23 @@ fn matmul_n_bits(ctx: &Ctx, node: &Node) -> Option<Own> {
     own.operands.truncate(if has(node, 3) { 4 } else { 3 });
     own.affine = node.inputs.get(5).copied().flatten().map(|bias| (1.0, 1.0, Some(bias)));
     Some(own)
+}
+
+fn quantized_matmul(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let matrices = [0, 3].iter().all(|&n| rank(ctx, node.inputs[n]) >= 2);
+    let builder = KernelBuilder::new("gemm_int").int("trans_b", i64::from(node.attrs.flag("trans_b")));
+    matrices.then(|| Own::new(builder, node))
+}
+
+/// The weight must be constant and lie around zero.
+fn quantized_conv(ctx: &Ctx, node: &Node) -> Option<Own> {
+    let constant = |n: usize| ctx.graph.as_const(node.inputs.get(n).copied().flatten()?);
+    let centred = constant(5)?.to_f64s().iter().all(|z| *z == 0.0) && constant(3).is_some();
+    let kernel =
+        ctx.graph.ty(node.inputs[3]?).shape.get(2..)?.iter().map(Dim::as_known).collect::<Option<_>>()?;
+    let windows = Windows::new(&node.attrs, kernel, &spatial(ctx, node)?)?;
+    let builder = windowed("conv_int", &windows, node).int("group", node.attrs.int_or("group", 1));
+    centred.then(|| Own::new(builder, node))
 }
 
 fn spatial(ctx: &Ctx, node: &Node) -> Option<Vec<Option<i64>>> {

@@ -16,6 +16,11 @@ impl KernelBuilder {
         Self { kernel: Kernel { library: library.to_owned(), ..Default::default() } }
     }
 
+    /// Whether it is a product of integers.
+    pub(crate) fn is_of_integers(&self) -> bool {
+        matches!(self.kernel.library.as_str(), "gemm_int" | "conv_int")
+    }
+
     pub(crate) fn param(mut self, param: Param) -> Self {
         self.kernel.params.push(param);
         self

@@ -122,6 +122,11 @@ impl TileBuilder {
     /// The register in the lane of `dtype`, narrowed to its width.
     pub fn convert(&mut self, a: Reg, dtype: DType) -> Reg {
         let lane = lane_of(dtype);
+        let instr = &self.instrs[a.index as usize];
+        if a.lane == Lane::Int && dtype == DType::F32 && instr.op == TileOp::Const as i32 {
+            let value = instr.int as f32;
+            return self.float(f64::from(value));
+        }
         let moved = match (a.lane, lane) {
             (Lane::Int, Lane::Float) => self.emit(TileOp::ToFloat, Lane::Float, &[a]),
             (Lane::Float, Lane::Int) if dtype == DType::Bool => {

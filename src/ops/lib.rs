@@ -85,6 +85,7 @@ mod qlinear_conv;
 mod qlinear_matmul;
 mod quantize;
 mod quantize_dynamic;
+mod quantized;
 mod random;
 mod reduce;
 mod resample;
@@ -179,6 +180,7 @@ const FAMILIES: &[&[&OpDef]] = &[
     qlinear_matmul::ROWS,
     quantize::ROWS,
     quantize_dynamic::ROWS,
+    quantized::ROWS,
     random::ROWS,
     reduce::ROWS,
     reshape::ROWS,

@@ -7,8 +7,8 @@ use crate::memory::Memory;
 use crate::prepared::{Call, Operand, Prepared, bad_step};
 use crate::widened;
 use crate::{
-    attention, conv, conv_transpose, fill, gather, gemm, mobile_block, movement, n_bits, norm, pool, reduce,
-    reference, rotary, softmax, tile,
+    attention, conv, conv_int, conv_transpose, fill, gather, gemm, gemm_int, mobile_block, movement, n_bits,
+    norm, pool, pool_bytes, reduce, reference, rotary, softmax, tile,
 };
 use partita_plan::Storage;
 use partita_plan::{ElementType, Kernel, NO_VALUE, Step};
@@ -191,10 +191,15 @@ pub(crate) fn prepare(
     match kernel.library.as_str() {
         "tile" => tile::prepare(&call),
         "gemm" => widened::prepare(call, gemm::prepare),
+        "gemm_int" => gemm_int::prepare(&call),
+        "conv_int" => conv_int::prepare(&call),
         "gemm_n_bits" => n_bits::prepare(&call),
         "conv" => widened::prepare(call, conv::prepare),
         "conv_transpose" => widened::prepare(call, conv_transpose::prepare),
         "mobile_block" => widened::prepare(call, mobile_block::prepare),
+        "pool" if call.inputs.iter().flatten().any(|o| pool_bytes::is_byte(o.dtype)) => {
+            pool_bytes::prepare(&call)
+        }
         "pool" => widened::prepare(call, pool::prepare),
         "reduce" => widened::prepare(call, reduce::prepare),
         "rotary" => rotary::prepare(&call),

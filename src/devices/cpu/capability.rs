@@ -1,6 +1,8 @@
 //! The capability table of the CPU: which kernels it has for which types, and how it packs weights.
 
+use crate::int_form::Form;
 use crate::layout::{Layout, pack_conv_b, pack_conv_transpose_b, pack_depthwise, pack_gemm_b, round_gemm_b};
+use crate::pack_int::pack_int;
 use crate::pack_n_bits::{Sizes, pack_n_bits};
 use crate::winograd_weight::pack_winograd;
 use partita_plan::{ElementType, Kernel};
@@ -35,6 +37,10 @@ pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]
             let mode = kernel.string("mode").unwrap_or_default();
             all().all(|&d| fits_tile(d) && !d.is_float()) && matches!(mode, "sum" | "max" | "min" | "prod")
         }
+        "gemm_int" | "conv_int" => supports_int(kernel, inputs, outputs),
+        "pool" if inputs.first().is_some_and(|&d| is_byte(d)) => {
+            kernel.string("mode") == Some("max") && has_layout(kernel) && outputs == [inputs[0]]
+        }
         "gemm_n_bits" => {
             const OWN: [ElementType; 4] =
                 [ElementType::F32, ElementType::U8, ElementType::F32, ElementType::U8];
@@ -63,6 +69,39 @@ pub fn supports(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]
     }
 }
 
+fn is_byte(dtype: ElementType) -> bool {
+    matches!(dtype, ElementType::I8 | ElementType::U8)
+}
+
+/// Products of integers: types of both sides with scale and zero point, and an epilogue of the form they know.
+fn supports_int(kernel: &Kernel, inputs: &[ElementType], outputs: &[ElementType]) -> bool {
+    let n_own = kernel.int("n_own").and_then(|v| usize::try_from(v).ok()).unwrap_or(inputs.len());
+    let (own, extra) = inputs.split_at(n_own.min(inputs.len()));
+    let form = kernel.program.as_ref().map_or(Some(Form::PLAIN), Form::of);
+    let (Some(form), [out], &[a, _, a_zero, b, _, b_zero, ..]) = (form, outputs, own) else { return false };
+    let floats = [1, 4, 6].iter().all(|&n| own.get(n).is_none_or(|&d| d == ElementType::F32));
+    let bytes = is_byte(a) && is_byte(b) && a == a_zero && b == b_zero && own.len() <= 7;
+    let term = form.term.is_none_or(|t| match extra.get(t.input - 1) {
+        Some(&dtype) => {
+            if t.numbers.is_some() {
+                is_byte(dtype)
+            } else {
+                dtype == ElementType::F32
+            }
+        }
+        None => false,
+    });
+    let result = match form.last {
+        None => *out == ElementType::F32,
+        Some(last) => last.fits(*out),
+    };
+    let layout = match kernel.library.as_str() {
+        "conv_int" => b == ElementType::I8 && matches!(kernel.string("layout"), Some("nhwc" | "nchw_nhwc")),
+        _ => true,
+    };
+    floats && bytes && term && result && layout
+}
+
 /// Whether the kernel has the layout it is asked for, if any.
 fn has_layout(kernel: &Kernel) -> bool {
     match kernel.string("layout") {
@@ -89,8 +128,10 @@ pub fn pack(
     dtype: ElementType,
     shape: &[usize],
 ) -> Option<(String, Vec<u8>)> {
-    if kernel.library == "gemm_n_bits" {
-        return pack_n_bits(kernel, operand, raw, dtype);
+    match kernel.library.as_str() {
+        "gemm_n_bits" => return pack_n_bits(kernel, operand, raw, dtype),
+        "gemm_int" | "conv_int" if operand == 3 => return pack_int(kernel, raw, dtype, shape),
+        _ => {}
     }
     let weight = operand == 1 || (kernel.library == "mobile_block" && matches!(operand, 3 | 5));
     if !weight || dtype != ElementType::F32 || shape.contains(&0) {

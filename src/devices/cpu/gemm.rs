@@ -314,7 +314,11 @@ fn shapes(call: &Call<'_>, a: &Operand, b: &Operand, out: &Operand) -> Result<Sh
 }
 
 /// Offset of the matrix of `operand` for every entry of the batch.
-fn offsets(call: &Call<'_>, operand: &Operand, batch: &[usize]) -> Result<Vec<usize>, RuntimeError> {
+pub(crate) fn offsets(
+    call: &Call<'_>,
+    operand: &Operand,
+    batch: &[usize],
+) -> Result<Vec<usize>, RuntimeError> {
     let rank = operand.shape.len();
     let map = crate::broadcast::Broadcast::new(&operand.shape[..rank - 2], batch);
     let map = map.ok_or_else(|| call.bad("the operands' leading axes do not broadcast"))?;

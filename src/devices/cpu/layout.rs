@@ -11,6 +11,10 @@
 //! per output channel; K runs over the kernel window (row-major) and inside it over the input channels of the group.
 //! A transposed convolution with its channels last has a group for every group and kernel element (row-major), whose
 //! depth is the input channels. `depthwise:<T>x<C>`, one input and one output channel per group: T taps (row-major) of C floats, nothing padded.
+//!
+//! For products of integers: `int-b:<G>x<T>x<D>x<N>` has per group panels of `NR` columns: `NR` sums of columns (i32),
+//! then for each of T taps D steps of the depth, four signed bytes per column side by side, padded with zeros.
+//! `int-depthwise:<T>x<C>` has T taps of C signed bytes.
 
 use partita_plan::ElementType;
 use std::fmt;
@@ -35,6 +39,10 @@ pub enum Layout {
     ConvBHalf { groups: usize, depth: usize, columns: usize },
     /// Weight of a depthwise `conv` with channels last: kernel elements, channels.
     Depthwise { taps: usize, channels: usize },
+    /// Weight of a product or convolution of integers: groups, taps, depth of a tap, columns per group.
+    IntB { groups: usize, taps: usize, depth: usize, columns: usize },
+    /// Weight of a depthwise convolution of integers: kernel elements, channels.
+    IntDepthwise { taps: usize, channels: usize },
     /// Numbers of a `gemm_n_bits` weight; K is a whole number of blocks.
     BitsB { bits: usize, k: usize, n: usize },
     /// Scales (f32) or zero points (u8) of a `gemm_n_bits` weight.
@@ -51,6 +59,10 @@ impl fmt::Display for Layout {
             Self::ConvB { groups, depth, columns } => write!(f, "conv-b:{groups}x{depth}x{columns}"),
             Self::ConvBHalf { groups, depth, columns } => write!(f, "conv-b-bf16:{groups}x{depth}x{columns}"),
             Self::Depthwise { taps, channels } => write!(f, "depthwise:{taps}x{channels}"),
+            Self::IntB { groups, taps, depth, columns } => {
+                write!(f, "int-b:{groups}x{taps}x{depth}x{columns}")
+            }
+            Self::IntDepthwise { taps, channels } => write!(f, "int-depthwise:{taps}x{channels}"),
             Self::BitsB { bits, k, n } => write!(f, "n-bits-b:{bits}x{k}x{n}"),
             Self::BitsBlock { blocks, n } => write!(f, "n-bits-block:{blocks}x{n}"),
             Self::Winograd { m, inputs, outputs } => write!(f, "winograd:{m}x{inputs}x{outputs}"),
@@ -69,6 +81,8 @@ impl Layout {
             ("conv-b", &[groups, depth, columns]) => Self::ConvB { groups, depth, columns },
             ("conv-b-bf16", &[groups, depth, columns]) => Self::ConvBHalf { groups, depth, columns },
             ("depthwise", &[taps, channels]) => Self::Depthwise { taps, channels },
+            ("int-b", &[groups, taps, depth, columns]) => Self::IntB { groups, taps, depth, columns },
+            ("int-depthwise", &[taps, channels]) => Self::IntDepthwise { taps, channels },
             ("n-bits-b", &[bits, k, n]) if bits == 8 || (bits == 4 && k.is_multiple_of(8)) => {
                 Self::BitsB { bits, k, n }
             }
@@ -93,9 +107,16 @@ impl Layout {
             Self::ConvBHalf { groups, depth, columns } => {
                 columns.checked_next_multiple_of(NR)?.checked_mul(depth.div_ceil(2))?.checked_mul(groups)?
             }
-            Self::Depthwise { taps, channels } => taps.checked_mul(channels)?,
+            Self::Depthwise { taps, channels } | Self::IntDepthwise { taps, channels } => {
+                taps.checked_mul(channels)?
+            }
             Self::Winograd { m, inputs, outputs } => {
                 outputs.checked_next_multiple_of(NR)?.checked_mul(inputs)?.checked_mul((m + 2) * (m + 2))?
+            }
+            Self::IntB { groups, taps, depth, columns } => {
+                let rows =
+                    depth.checked_next_multiple_of(4)?.checked_mul(taps)?.checked_add(size_of::<i32>())?;
+                columns.checked_next_multiple_of(NR)?.checked_mul(rows)?.checked_mul(groups)?
             }
         };
         (product <= MAX_ELEMENTS).then_some(product)
@@ -106,7 +127,8 @@ impl Layout {
         let bits = match (self, dtype) {
             (Self::BitsBlock { .. }, ElementType::U8) => 8,
             (Self::BitsB { bits, .. }, ElementType::U8) => *bits,
-            (Self::BitsB { .. }, _) => return None,
+            (Self::IntB { .. } | Self::IntDepthwise { .. }, ElementType::I8) => 8,
+            (Self::BitsB { .. } | Self::IntB { .. } | Self::IntDepthwise { .. }, _) => return None,
             (_, ElementType::F32) => 32,
             _ => return None,
         };
@@ -207,6 +229,8 @@ mod tests {
             Layout::GemmB { k: 3, n: 40 },
             Layout::ConvB { groups: 2, depth: 27, columns: 13 },
             Layout::Depthwise { taps: 9, channels: 24 },
+            Layout::IntDepthwise { taps: 9, channels: 40 },
+            Layout::IntB { groups: 2, taps: 9, depth: 5, columns: 40 },
             Layout::BitsBlock { blocks: 2, n: 9 },
             bits[0],
             bits[1],

@@ -15,6 +15,8 @@
 mod capability;
 pub mod layout;
 #[cfg(feature = "compile")]
+mod pack_int;
+#[cfg(feature = "compile")]
 mod pack_n_bits;
 #[cfg(feature = "compile")]
 mod winograd_weight;
@@ -36,6 +38,8 @@ mod conv;
 #[cfg(feature = "run")]
 mod conv_bf16;
 #[cfg(feature = "run")]
+mod conv_int;
+#[cfg(feature = "run")]
 mod conv_rows;
 #[cfg(feature = "run")]
 mod conv_transpose;
@@ -43,6 +47,8 @@ mod conv_transpose;
 mod conv_transpose_rows;
 #[cfg(feature = "run")]
 mod depthwise;
+#[cfg(feature = "run")]
+mod depthwise_int;
 #[cfg(feature = "run")]
 mod depthwise_rows;
 #[cfg(feature = "run")]
@@ -56,9 +62,16 @@ mod gather;
 #[cfg(feature = "run")]
 mod gemm;
 #[cfg(feature = "run")]
+mod gemm_int;
+#[cfg(feature = "run")]
 mod heads;
 #[cfg(feature = "run")]
 mod im2col;
+#[cfg(feature = "run")]
+mod int_finish;
+mod int_form;
+#[cfg(feature = "run")]
+mod int_panels;
 #[cfg(feature = "run")]
 pub mod isa;
 #[cfg(feature = "run")]
@@ -73,6 +86,10 @@ mod memory;
 mod micro;
 #[cfg(feature = "run")]
 mod micro_bf16;
+#[cfg(feature = "run")]
+mod micro_int;
+#[cfg(feature = "run")]
+mod micro_int_depthwise;
 #[cfg(feature = "run")]
 mod micro_n_bits;
 #[cfg(feature = "run")]
@@ -92,6 +109,8 @@ mod pad;
 #[cfg(feature = "run")]
 mod pool;
 #[cfg(feature = "run")]
+mod pool_bytes;
+#[cfg(feature = "run")]
 mod pool_rows;
 #[cfg(feature = "run")]
 mod prepared;
@@ -110,15 +129,21 @@ mod strided;
 #[cfg(feature = "run")]
 mod strip;
 #[cfg(feature = "run")]
+mod strip_int;
+#[cfg(feature = "run")]
 mod team;
 #[cfg(feature = "run")]
 mod tile;
+#[cfg(feature = "run")]
+mod tile_bytes;
 #[cfg(feature = "run")]
 mod tile_idioms;
 #[cfg(feature = "run")]
 mod tile_memory;
 #[cfg(feature = "run")]
 mod tile_ops;
+#[cfg(feature = "run")]
+mod tile_table;
 #[cfg(feature = "run")]
 mod vector;
 #[cfg(feature = "run")]

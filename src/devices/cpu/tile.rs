@@ -9,9 +9,11 @@ use crate::broadcast::Broadcast;
 use crate::isa::Isa;
 use crate::prepared::{ALIGN, Call, Cx, Operand, Prepared, Scratch, parts_for};
 use crate::team::share;
+use crate::tile_bytes::Facts;
 use crate::tile_idioms::{Idiom, Plan, plan, run_idiom};
-use crate::tile_memory::{load_run, load_scalar, store_range};
+use crate::tile_memory::{load_bytes, load_run, load_scalar, store_range, store_whole};
 use crate::tile_ops::{Code, run_block};
+use crate::tile_table;
 use partita_plan::tile::Lane;
 use partita_plan::{ElementType, TileInstr, TileProgram, tile::TileOp};
 use partita_runtime::error::RuntimeError;
@@ -38,6 +40,8 @@ struct Fetch {
     slot: usize,
     operand: Operand,
     map: Broadcast,
+    /// Bytes are read as floats.
+    as_float: bool,
 }
 
 /// What happens in a block, in order.
@@ -58,6 +62,8 @@ struct Store {
     lane: Lane,
     ptr: *mut u8,
     dtype: ElementType,
+    /// The floats are whole numbers of the type.
+    whole: bool,
 }
 
 /// Value of a register that is the same for all elements.
@@ -113,17 +119,24 @@ impl Slots {
 }
 
 /// For every register the last instruction that reads it; outputs are read at the end.
-fn last_uses(program: &TileProgram, plans: &[Plan]) -> Vec<usize> {
+fn last_uses(program: &TileProgram, plans: &[Plan], facts: &Facts) -> Vec<usize> {
     let mut last: Vec<usize> = (0..program.instrs.len()).collect();
     for (at, (instr, plan)) in program.instrs.iter().zip(plans).enumerate() {
         for arg in plan.reads(instr) {
-            last[arg] = at;
+            last[facts.home(arg)] = at;
         }
     }
     for &out in &program.outputs {
-        last[out as usize] = usize::MAX;
+        last[facts.home(out as usize)] = usize::MAX;
     }
     last
+}
+
+/// What loads read.
+struct Read<'a> {
+    inputs: &'a [Option<Operand>],
+    shape: &'a [usize],
+    as_float: bool,
 }
 
 /// Whether tile programs can hold this type.
@@ -160,27 +173,35 @@ impl Tile {
             isa: call.isa,
         };
         let mut slots = Slots::default();
-        let plans = plan(program);
-        let last = last_uses(program, &plans);
+        let is_byte = |input: usize| {
+            let operand = inputs.get(input).and_then(Option::as_ref);
+            operand.is_some_and(|o| matches!(o.dtype, ElementType::I8 | ElementType::U8))
+        };
+        let (plans, facts) = (plan(program), Facts::of(program, &is_byte));
+        let last = last_uses(program, &plans, &facts);
         for (at, (instr, plan)) in program.instrs.iter().zip(&plans).enumerate() {
-            match *plan {
-                Plan::Unused => tile.homes.push(Home::Nowhere),
-                Plan::Plain => tile.add(call, instr, lanes[at], inputs, shape, &mut slots)?,
-                Plan::Idiom(idiom, arg) => {
-                    tile.steps.push(Step::Idiom { idiom, dst: at, arg });
+            let read = Read { inputs, shape, as_float: facts.as_float[at] };
+            match (plan, facts.same[at]) {
+                (Plan::Unused, _) => tile.homes.push(Home::Nowhere),
+                (Plan::Plain, Some(same)) => tile.homes.push(tile.homes[same]),
+                (Plan::Plain, None) => tile.add(call, instr, lanes[at], &read, &mut slots)?,
+                (&Plan::Idiom(idiom, arg), _) => {
+                    tile.steps.push(Step::Idiom { idiom, dst: at, arg: facts.home(arg) });
                     tile.homes.push(Home::Slot(slots.take(lanes[at])));
                 }
             }
-            for arg in plan.reads(instr) {
+            for arg in plan.reads(instr).into_iter().map(|arg| facts.home(arg)) {
                 if last[arg] == at {
-                    tile.release(arg, lanes[arg], &mut slots);
+                    let lane = if facts.as_float[arg] { Lane::Float } else { lanes[arg] };
+                    tile.release(arg, lane, &mut slots);
                 }
             }
         }
         tile.slot_bytes = slots.bytes;
         for (&reg, output) in program.outputs.iter().zip(outputs) {
             let reg = reg as usize;
-            tile.stores.push(Store { reg, lane: lanes[reg], ptr: output.ptr, dtype: output.dtype });
+            let whole = facts.whole[reg] && matches!(output.dtype, ElementType::I8 | ElementType::U8);
+            tile.stores.push(Store { reg, lane: lanes[reg], ptr: output.ptr, dtype: output.dtype, whole });
         }
         tile.store_directly();
         Ok(tile)
@@ -212,14 +233,13 @@ impl Tile {
         call: &Call<'_>,
         instr: &TileInstr,
         lane: Lane,
-        inputs: &[Option<Operand>],
-        shape: &[usize],
+        read: &Read<'_>,
         slots: &mut Slots,
     ) -> Result<(), RuntimeError> {
         let reg = self.homes.len();
         let op = TileOp::try_from(instr.op).unwrap_or(TileOp::Const);
         match op {
-            TileOp::Load => return self.add_load(call, instr, lane, inputs, shape, slots),
+            TileOp::Load => return self.add_load(call, instr, lane, read, slots),
             TileOp::Const => {
                 let value = match lane {
                     Lane::Float => Constant::Float(instr.float as f32),
@@ -246,27 +266,33 @@ impl Tile {
         call: &Call<'_>,
         instr: &TileInstr,
         lane: Lane,
-        inputs: &[Option<Operand>],
-        shape: &[usize],
+        read: &Read<'_>,
         slots: &mut Slots,
     ) -> Result<(), RuntimeError> {
         let reg = self.homes.len();
-        let operand = inputs.get(instr.index as usize).and_then(Option::as_ref);
+        let operand = read.inputs.get(instr.index as usize).and_then(Option::as_ref);
         let operand = operand.ok_or_else(|| call.bad("the tile program loads an operand that is missing"))?;
         let float = operand.dtype.is_float();
         call.ensure(float == (lane == Lane::Float), "an operand has the wrong kind of lane")?;
-        let map = Broadcast::new(&operand.shape, shape)
+        let map = Broadcast::new(&operand.shape, read.shape)
             .ok_or_else(|| call.bad("an operand does not broadcast to the result"))?;
         if map.is_dense() && operand.dtype == ElementType::F32 {
             self.homes.push(Home::Dense(operand.f32()));
             return Ok(());
         }
+        let lane = if read.as_float { Lane::Float } else { lane };
         let slot = if map.is_scalar() { slots.fresh(lane) } else { slots.take(lane) };
         self.homes.push(Home::Slot(slot));
         if map.is_scalar() {
             self.constants.push((reg, lane, Constant::Scalar(operand.clone())));
         } else {
-            self.steps.push(Step::Fetch(Fetch { reg, slot, operand: operand.clone(), map }));
+            self.steps.push(Step::Fetch(Fetch {
+                reg,
+                slot,
+                operand: operand.clone(),
+                map,
+                as_float: read.as_float,
+            }));
         }
         Ok(())
     }
@@ -353,7 +379,7 @@ impl Tile {
             // result directly reads the same elements of an operand or none of the result's.
             unsafe {
                 match step {
-                    Step::Fetch(fetch) => fetch.block(start, count, table, slots),
+                    Step::Fetch(fetch) => fetch.block(self.isa, start, count, table, slots),
                     Step::Compute(code) => run_block(self.isa, code, table, count),
                     Step::Idiom { idiom, dst, arg } => {
                         let (src, dst) = ((*table.add(*arg)).cast(), (*table.add(*dst)).cast());
@@ -364,7 +390,14 @@ impl Tile {
         }
         for store in &self.stores {
             // SAFETY: the range lies in the output.
-            unsafe { store_range(store.dtype, store.ptr, start, store.lane, *table.add(store.reg), count) };
+            unsafe {
+                let slot = *table.add(store.reg);
+                if store.whole {
+                    store_whole(self.isa, slot.cast(), store.ptr.add(start), count);
+                } else {
+                    store_range(store.dtype, store.ptr, start, store.lane, slot, count);
+                }
+            }
         }
     }
 }
@@ -375,16 +408,19 @@ impl Fetch {
     ///
     /// # Safety
     /// The elements lie in the output, the table has the register's entry, the slot `LANES` lanes.
-    unsafe fn block(&self, start: usize, count: usize, table: *mut *mut u8, slots: *mut u8) {
+    unsafe fn block(&self, isa: Isa, start: usize, count: usize, table: *mut *mut u8, slots: *mut u8) {
         let slot = slots.wrapping_add(self.slot);
         // SAFETY: the map was checked against the operand's shape.
         unsafe {
             *table.add(self.reg) = slot;
             self.map.runs(start, count, |position, run| {
-                if run.len == count && run.step == 1 && self.operand.dtype == ElementType::F32 {
-                    *table.add(self.reg) = self.operand.f32().wrapping_add(run.from).cast();
+                let operand = &self.operand;
+                if run.len == count && run.step == 1 && operand.dtype == ElementType::F32 {
+                    *table.add(self.reg) = operand.f32().wrapping_add(run.from).cast();
+                } else if self.as_float {
+                    load_bytes(isa, operand.dtype, operand.ptr, run, slot.cast::<f32>().add(position));
                 } else {
-                    load_run(self.operand.dtype, self.operand.ptr, run, slot, position);
+                    load_run(operand.dtype, operand.ptr, run, slot, position);
                 }
             });
         }
@@ -416,6 +452,9 @@ impl Prepared for TileKernel {
 /// Prepares a `tile` step.
 pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError> {
     let program = call.kernel.program.as_ref().ok_or_else(|| call.bad("the tile program is missing"))?;
+    if let Some(table) = tile_table::of(call, program)? {
+        return Ok(table);
+    }
     let tile = Tile::new(call, program, &call.inputs, &call.outputs)?;
     let elements = call.output(0)?.len();
     Ok(Box::new(TileKernel { tile, elements, members: call.members }))

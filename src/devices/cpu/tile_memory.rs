@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
 use crate::broadcast::Run;
+use crate::isa::{Isa, per_isa};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use partita_plan::ElementType;
@@ -53,13 +54,79 @@ pub(crate) unsafe fn load_scalar(
     unsafe {
         if lane == Lane::Float {
             let mut value = 0f32;
-            load_dense(dtype, ptr, (&raw mut value).cast(), 1);
+            if dtype.is_float() {
+                load_dense(dtype, ptr, (&raw mut value).cast(), 1);
+            } else {
+                value = read_int(dtype, ptr, 0) as f32;
+            }
             from_raw_parts_mut(slot.cast::<f32>(), count).fill(value);
         } else {
             let mut value = 0i64;
             load_dense(dtype, ptr, (&raw mut value).cast(), 1);
             from_raw_parts_mut(slot.cast::<i64>(), count).fill(value);
         }
+    }
+}
+
+/// Loads one run of an integer operand as floats.
+///
+/// # Safety
+/// The run lies in the operand at `ptr`, its lanes in `dst`; the set exists here.
+pub(crate) unsafe fn load_bytes(isa: Isa, dtype: ElementType, ptr: *const u8, run: Run, dst: *mut f32) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let from = ptr.add(run.from * dtype.size_bytes());
+        match dtype {
+            _ if run.step == 0 => {
+                let mut value = 0i64;
+                load_dense(dtype, from, (&raw mut value).cast(), 1);
+                from_raw_parts_mut(dst, run.len).fill(value as f32);
+            }
+            ElementType::I8 => bytes_to_floats(isa, from, dst, run.len, true),
+            ElementType::U8 => bytes_to_floats(isa, from, dst, run.len, false),
+            _ => {
+                for i in 0..run.len {
+                    let mut value = 0i64;
+                    load_dense(dtype, from.add(i * dtype.size_bytes()), (&raw mut value).cast(), 1);
+                    *dst.add(i) = value as f32;
+                }
+            }
+        }
+    }
+}
+
+per_isa! {
+    unsafe fn bytes_to_floats = bytes_to_floats_body(from: *const u8, to: *mut f32, count: usize, signed: bool)
+}
+
+#[inline(always)]
+unsafe fn bytes_to_floats_body<const FMA: bool>(from: *const u8, to: *mut f32, count: usize, signed: bool) {
+    // SAFETY: the caller's contract.
+    let (from, to) = unsafe { (from_raw_parts(from, count), from_raw_parts_mut(to, count)) };
+    if signed {
+        from.iter().zip(to).for_each(|(from, to)| *to = f32::from(*from as i8));
+    } else {
+        from.iter().zip(to).for_each(|(from, to)| *to = f32::from(*from));
+    }
+}
+
+per_isa! {
+    /// Stores whole numbers within the bounds of a type of bytes.
+    ///
+    /// # Safety
+    /// `count` floats are readable and as many bytes writable; numbers that are not finite may be there.
+    pub(crate) unsafe fn store_whole = store_whole_body(from: *const f32, to: *mut u8, count: usize)
+}
+
+#[inline(always)]
+unsafe fn store_whole_body<const FMA: bool>(from: *const f32, to: *mut u8, count: usize) {
+    /// A whole number added to it is in the lowest bits, below zero as in two's complement.
+    const SHIFTER: f32 = 12_582_912.0;
+    // SAFETY: the caller's contract.
+    let (from, to) = unsafe { (from_raw_parts(from, count), from_raw_parts_mut(to, count)) };
+    for (from, to) in from.iter().zip(to) {
+        let value = if from.is_nan() { 0.0 } else { *from };
+        *to = (value + SHIFTER).to_bits() as u8;
     }
 }
 
