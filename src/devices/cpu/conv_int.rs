@@ -48,15 +48,12 @@ unsafe impl Send for ConvInt {}
 // SAFETY: as above.
 unsafe impl Sync for ConvInt {}
 
-/// Segments of a window: neighbouring pixels are one where nothing lies between their channels.
-fn segments(data: &Data, read: &Strides, copied: bool) -> (Vec<usize>, usize) {
+/// Offsets of a window's segments in what is read.
+fn offsets(data: &Data, read: &Strides, copied: bool) -> Vec<usize> {
     let w = &data.window;
     let plane = if copied { read.plane } else { read.plane * w.dilation[0] };
-    let whole = w.dilation[2] == 1 && data.groups == 1;
-    let across = if whole { 1 } else { w.kernel[2] };
-    let channels = data.inputs.next_multiple_of(STEPS);
-    let segment = if whole { w.kernel[2] * read.pixel } else { channels };
-    let mut taps = Vec::with_capacity(w.kernel[0] * w.kernel[1] * across);
+    let across = if data.is_whole() { 1 } else { w.kernel[2] };
+    let mut taps = Vec::with_capacity(data.segments().0);
     for d in 0..w.kernel[0] {
         for h in 0..w.kernel[1] {
             for x in 0..across {
@@ -64,7 +61,7 @@ fn segments(data: &Data, read: &Strides, copied: bool) -> (Vec<usize>, usize) {
             }
         }
     }
-    (taps, segment)
+    taps
 }
 
 impl ConvInt {
@@ -176,7 +173,8 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     if data.inputs == 1 && outputs == 1 {
         return crate::depthwise_int::prepare(call, data, batch);
     }
-    let layout = Layout::IntB { groups: data.groups, taps, depth: data.inputs, columns: outputs };
+    let (segments, bytes) = data.segments();
+    let layout = Layout::IntB { groups: data.groups, taps: segments, depth: bytes, columns: outputs };
     call.ensure(w.layout == Some(layout), "the weight is not packed for these sizes")?;
     if call.output(0)?.len() == 0 {
         return Ok(Box::new(crate::reference::Nothing));
@@ -191,7 +189,7 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
     let copied = data.copied(rows).ok_or_else(too_large)?;
     let (read, copy_bytes) =
         if data.needs_copy() { (copied.0, Some(copied.1)) } else { (data.direct(), None) };
-    let (offsets, segment) = segments(&data, &read, copy_bytes.is_some());
+    let taps_at = offsets(&data, &read, copy_bytes.is_some());
     let work = pixels.saturating_mul(outputs * data.groups).saturating_mul(data.inputs * taps);
     let parts = parts_for(work, GRAIN, call.members);
     let lines = batch * data.window.output[0] * data.window.output[1];
@@ -206,8 +204,8 @@ pub(crate) fn prepare(call: &Call<'_>) -> Result<Box<dyn Prepared>, RuntimeError
         finish,
         read,
         copy_bytes,
-        taps: offsets,
-        segment,
+        taps: taps_at,
+        segment: bytes.next_multiple_of(STEPS),
         rows,
         grid,
     }))

@@ -1,7 +1,9 @@
 //! Depthwise convolution of bytes, channels last: each channel with its own kernel, exact in i32.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
-use crate::int_finish::{Finish, Panel, finish};
+#[cfg(target_arch = "x86_64")]
+use crate::depthwise_wide;
+use crate::int_finish::{Finish, Panel, Round, finish};
 use crate::isa::Isa;
 use crate::layout::{Layout, MR, NR};
 use crate::micro_int_depthwise::{PANELS, Pixels, SPAN, sums};
@@ -53,6 +55,12 @@ impl DepthwiseInt {
             let count = (channels - first).min(SPAN);
             // SAFETY: the channels lie in the weight.
             let panels = unsafe { [self.panel(first), self.panel(first + NR)] };
+            #[cfg(target_arch = "x86_64")]
+            if let Some((y, round)) = self.wide() {
+                // SAFETY: the rows lie in the result, their windows in what is read.
+                unsafe { self.rows(place, (first, count), origin, &panels, (y, round)) };
+                continue;
+            }
             for line in 0..place.rows {
                 let row = (place.plane * w.output[1] + place.row + line) * w.output[2];
                 let step = w.stride[2] * self.read.pixel;
@@ -72,6 +80,59 @@ impl DepthwiseInt {
                 }
             }
         }
+    }
+
+    /// Result and rounding where the form with AVX-512 VNNI serves: results that are only rounded.
+    #[cfg(target_arch = "x86_64")]
+    fn wide(&self) -> Option<(*mut u8, Round)> {
+        let fits = self.isa == Isa::Avx512 && depthwise_wide::available();
+        self.finish.rounds().filter(|_| fits && self.taps.len() <= depthwise_wide::MOST_TAPS)
+    }
+
+    /// The rows at `place` for `count` channels from `first` on, in that form.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn rows(
+        &self,
+        place: &Place,
+        (first, count): (usize, usize),
+        origin: *const u8,
+        panels: &[Panel; PANELS],
+        (y, round): (*mut u8, Round),
+    ) {
+        let (w, channels) = (&self.data.window, self.data.inputs);
+        let (mut offset, mut factor, mut bias) = ([0i32; SPAN], [0f32; SPAN], [0f32; SPAN]);
+        for (at, panel) in panels.iter().enumerate() {
+            let half = at * NR..(at + 1) * NR;
+            offset[half.clone()].copy_from_slice(&panel.offset);
+            factor[half.clone()].copy_from_slice(&panel.factor);
+            bias[half].copy_from_slice(&panel.bias);
+        }
+        let x_step = w.stride[2] * self.read.pixel;
+        // Pixels that follow each other without a gap, in data and result, share a vector.
+        let shared = x_step == channels && SPAN.is_multiple_of(channels);
+        let row = (place.plane * w.output[1] + place.row) * w.output[2];
+        let job = depthwise_wide::Job {
+            x: origin.wrapping_add(first),
+            signed: self.finish.flips(),
+            x_row: w.stride[1] * self.read.row,
+            x_step,
+            taps: &self.taps,
+            w: self.w.wrapping_add(first),
+            channels,
+            count,
+            rows: place.rows,
+            width: w.output[2],
+            pixels: if shared { SPAN / channels } else { 1 },
+            y: y.wrapping_add(row * channels + first),
+            y_row: w.output[2] * channels,
+            y_step: channels,
+            offset: &offset,
+            factor: &factor,
+            bias: &bias,
+            round,
+        };
+        // SAFETY: the caller's contract.
+        unsafe { depthwise_wide::run(&job) };
     }
 
     /// What holds for the panel of channels from `first` on.

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
 use crate::int_form::{Form, Quant};
-use crate::isa::per_isa;
+use crate::isa::{Isa, per_isa};
 use crate::layout::NR;
 use crate::math::fma;
 use crate::micro_int::FLIP;
@@ -13,25 +13,18 @@ use partita_runtime::error::RuntimeError;
 /// Own operands before the bias: both sides with scale and zero point.
 pub(crate) const OWN: usize = 6;
 
-/// Rounding in the form the loops use: `clamp(v * inverse)` to bounds less the zero point.
+/// Rounding in the form the loops use: values are in steps of the scale already.
 #[derive(Clone, Copy)]
-struct Round {
-    inverse: f32,
-    scale: f32,
-    low: f32,
-    high: f32,
-    zero: f32,
+pub(crate) struct Round {
+    /// Bounds less the zero point.
+    pub low: f32,
+    pub high: f32,
+    pub zero: f32,
 }
 
 impl Round {
     fn of(quant: &Quant) -> Self {
-        Self {
-            inverse: 1.0 / quant.scale,
-            scale: quant.scale,
-            low: quant.low - quant.zero,
-            high: quant.high - quant.zero,
-            zero: quant.zero,
-        }
+        Self { low: quant.low - quant.zero, high: quant.high - quant.zero, zero: quant.zero }
     }
 }
 
@@ -54,7 +47,7 @@ enum Term {
 
 /// Where results go.
 #[derive(Clone, Copy)]
-enum Out {
+pub(crate) enum Out {
     Floats(*mut f32),
     Bytes(*mut u8, Round),
 }
@@ -70,12 +63,18 @@ pub(crate) struct Finish {
     /// Whether `b_scale` has one value per column.
     spread: bool,
     bias: *const f32,
-    inner: Option<Round>,
-    term: Term,
-    low: f32,
-    high: f32,
-    out: Out,
-    columns: usize,
+    /// What sums are scaled by beside the operands' scales: to steps of the first rounding.
+    first: f32,
+    pub inner: Option<Round>,
+    /// What rounded values are multiplied by: back to values, or on to steps of the last rounding.
+    pub second: f32,
+    pub term: Term,
+    /// What terms of floats are multiplied by.
+    pub of_term: f32,
+    pub low: f32,
+    pub high: f32,
+    pub out: Out,
+    pub columns: usize,
 }
 
 // SAFETY: the addresses in it are operands; see `Operand`.
@@ -86,11 +85,11 @@ unsafe impl Sync for Finish {}
 /// What holds for the columns of a panel.
 pub(crate) struct Panel {
     /// Added to sums: what the zero points make of them.
-    offset: [i32; NR],
-    factor: [f32; NR],
-    bias: [f32; NR],
-    column: usize,
-    count: usize,
+    pub offset: [i32; NR],
+    pub factor: [f32; NR],
+    pub bias: [f32; NR],
+    pub column: usize,
+    pub count: usize,
 }
 
 fn is_byte(dtype: ElementType) -> bool {
@@ -130,7 +129,11 @@ impl Finish {
                 Form::of(program).ok_or_else(|| call.bad("the epilogue has no form this kernel knows"))?
             }
         };
+        let steps = form.last.map_or(1.0, |q| 1.0 / q.scale);
         Ok(Self {
+            first: form.inner.map_or(steps, |q| 1.0 / q.scale),
+            second: form.inner.map_or(1.0, |q| q.scale * steps),
+            of_term: steps,
             a_scale: vector(1, true)?,
             a_zero: zero(2)?,
             b_scale: vector(4, true)?,
@@ -140,7 +143,7 @@ impl Finish {
             spread: call.input(4)?.len() == columns,
             bias: if n_own > OWN { vector(OWN, false)? } else { std::ptr::null() },
             inner: form.inner.as_ref().map(Round::of),
-            term: Self::term(call, &form, n_own, columns)?,
+            term: Self::term(call, &form, steps, n_own, columns)?,
             low: form.low,
             high: form.high,
             out: Self::out(call, &form)?,
@@ -148,7 +151,14 @@ impl Finish {
         })
     }
 
-    fn term(call: &Call<'_>, form: &Form, n_own: usize, columns: usize) -> Result<Term, RuntimeError> {
+    /// The term, in steps of the last rounding.
+    fn term(
+        call: &Call<'_>,
+        form: &Form,
+        steps: f32,
+        n_own: usize,
+        columns: usize,
+    ) -> Result<Term, RuntimeError> {
         let Some(term) = form.term else { return Ok(Term::None) };
         let operand: &Operand = call.input(n_own + term.input - 1)?;
         let dense = operand.shape == call.output(0)?.shape;
@@ -161,7 +171,9 @@ impl Finish {
                 Ok(Term::Column(operand.f32()))
             }
             (dtype, Some((scale, zero))) if is_byte(dtype) && dense => {
-                Ok(Term::Bytes { ptr: operand.ptr, signed: dtype == ElementType::I8, scale, zero })
+                let signed = dtype == ElementType::I8;
+                let (scale, zero) = (scale * steps, if signed { zero + 128.0 } else { zero });
+                Ok(Term::Bytes { ptr: operand.ptr, signed, scale, fixed: -zero * scale })
             }
             _ => Err(call.bad("the operand of the epilogue does not fit")),
         }
@@ -173,6 +185,15 @@ impl Finish {
             (ElementType::F32, None) => Ok(Out::Floats(out.f32())),
             (dtype, Some(quant)) if quant.fits(dtype) => Ok(Out::Bytes(out.ptr, Round::of(quant))),
             _ => Err(call.bad("the result has another type than the epilogue gives")),
+        }
+    }
+
+    /// Where results go and how they are rounded, when that is all that happens to them.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn rounds(&self) -> Option<(*mut u8, Round)> {
+        match (self.inner, self.term, self.out) {
+            (None, Term::None, Out::Bytes(out, round)) => Some((out, round)),
+            _ => None,
         }
     }
 
@@ -219,9 +240,9 @@ impl Finish {
             // SAFETY: the columns lie in the operands.
             unsafe {
                 let at = if self.spread { column + j } else { 0 };
-                panel.factor[j] = *self.a_scale * *self.b_scale.add(at);
+                panel.factor[j] = *self.a_scale * *self.b_scale.add(at) * self.first;
                 if !self.bias.is_null() {
-                    panel.bias[j] = *self.bias.add(column + j);
+                    panel.bias[j] = *self.bias.add(column + j) * self.first;
                 }
             }
         }
@@ -229,13 +250,31 @@ impl Finish {
     }
 }
 
+/// Finishes the rows of `sums` and stores them from result row `row` on. `offsets`, when given, has one number to be
+/// added to each row.
+///
+/// # Safety
+/// The rows and the panel's columns lie in the result and in the epilogue's operands; `isa` exists here.
+pub(crate) unsafe fn finish(
+    isa: Isa,
+    f: &Finish,
+    panel: &Panel,
+    sums: &[[i32; NR]],
+    offsets: *const i32,
+    row: usize,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => crate::int_wide::finish(f, panel, sums, offsets, row),
+            _ => finish_any(isa, f, panel, sums, offsets, row),
+        }
+    }
+}
+
 per_isa! {
-    /// Finishes the rows of `sums` and stores them from result row `row` on. `offsets`, when given, has one number to be
-    /// added to each row.
-    ///
-    /// # Safety
-    /// The rows and the panel's columns lie in the result and in the epilogue's operands.
-    pub(crate) unsafe fn finish = finish_body(f: &Finish, panel: &Panel, sums: &[[i32; NR]], offsets: *const i32, row: usize)
+    unsafe fn finish_any = finish_body(f: &Finish, panel: &Panel, sums: &[[i32; NR]], offsets: *const i32, row: usize)
 }
 
 #[inline(always)]
@@ -258,7 +297,7 @@ unsafe fn finish_body<const FMA: bool>(
             }
             if let Some(inner) = &f.inner {
                 round::<FMA>(&mut v, inner);
-                v.iter_mut().for_each(|v| *v *= inner.scale);
+                v.iter_mut().for_each(|v| *v *= f.second);
             }
             add::<FMA>(f, panel, at, &mut v);
             match f.out {
@@ -289,8 +328,7 @@ fn round<const FMA: bool>(v: &mut [f32; NR], to: &Round) {
     /// Adding and subtracting it rounds to the nearest integer, half to even, below 2^22.
     const ROUNDER: f32 = 12_582_912.0;
     for v in v {
-        let scaled = *v * to.inverse;
-        let above = if scaled > to.low { scaled } else { to.low };
+        let above = if *v > to.low { *v } else { to.low };
         let bounded = if above < to.high { above } else { to.high };
         *v = if FMA { bounded.round_ties_even() } else { (bounded + ROUNDER) - ROUNDER };
     }
@@ -301,25 +339,20 @@ fn round<const FMA: bool>(v: &mut [f32; NR], to: &Round) {
 unsafe fn add<const FMA: bool>(f: &Finish, panel: &Panel, at: usize, v: &mut [f32; NR]) {
     // SAFETY: the caller's contract.
     unsafe {
-        match f.term {
-            Term::None => {}
-            Term::Column(ptr) => {
-                let term = load(ptr.add(panel.column), panel.count);
-                v.iter_mut().zip(&term).for_each(|(v, t)| *v += t);
-            }
-            Term::Floats(ptr) => {
-                let term = load(ptr.add(at), panel.count);
-                v.iter_mut().zip(&term).for_each(|(v, t)| *v += t);
-            }
-            Term::Bytes { ptr, signed, scale, zero } => {
+        let floats = match f.term {
+            Term::None => return,
+            Term::Column(ptr) => load(ptr.add(panel.column), panel.count),
+            Term::Floats(ptr) => load(ptr.add(at), panel.count),
+            Term::Bytes { ptr, signed, scale, fixed } => {
                 let bytes: [u8; NR] = load(ptr.add(at), panel.count);
-                // Signed bytes are read as 128 more.
-                let (flip, zero) = if signed { (FLIP, zero + 128.0) } else { (0, zero) };
+                let flip = if signed { FLIP } else { 0 };
                 for (v, b) in v.iter_mut().zip(&bytes) {
-                    *v = fma::<FMA>(i32::from(*b ^ flip) as f32 - zero, scale, *v);
+                    *v += fma::<FMA>(i32::from(*b ^ flip) as f32, scale, fixed);
                 }
+                return;
             }
-        }
+        };
+        v.iter_mut().zip(&floats).for_each(|(v, t)| *v = fma::<FMA>(*t, f.of_term, *v));
     }
 }
 

@@ -50,11 +50,13 @@ pub(crate) unsafe fn product(
     offsets: *const i32,
 ) {
     let kernels = kernels(isa);
+    #[cfg(target_arch = "x86_64")]
+    let fused = isa == Isa::Avx512 && offsets.is_null() && crate::int_wide::in_registers(f, panel);
     let tiles = rows.div_ceil(MR);
     let mut done = 0;
     for tile in 0..tiles {
         let count = (rows - done).div_ceil(tiles - tile);
-        let mut sums = [[0i32; NR]; MR];
+        let mut sums = std::mem::MaybeUninit::<[[i32; NR]; MR]>::uninit();
         let micro = Micro {
             taps: a.taps,
             depth: a.depth,
@@ -62,13 +64,21 @@ pub(crate) unsafe fn product(
             a_row: a.row,
             flip: f.flips(),
             b: b.wrapping_add(HEAD).cast(),
-            sums: sums.as_mut_ptr(),
+            sums: sums.as_mut_ptr().cast(),
         };
         let offsets = if offsets.is_null() { offsets } else { offsets.wrapping_add(done) };
-        // SAFETY: the caller's contract; the table has an entry for every number of rows.
+        // SAFETY: the caller's contract; the tables have an entry for every number of rows.
         unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if fused {
+                crate::int_wide::TILES[count - 1](&micro, f, panel, row + done);
+                done += count;
+                continue;
+            }
             kernels[count - 1](&micro);
-            finish(isa, f, panel, &sums[..count], offsets, row + done);
+            // The kernel has written the rows.
+            let sums = std::slice::from_raw_parts(sums.as_ptr().cast(), count);
+            finish(isa, f, panel, sums, offsets, row + done);
         }
         done += count;
     }

@@ -51,6 +51,8 @@ mod depthwise;
 mod depthwise_int;
 #[cfg(feature = "run")]
 mod depthwise_rows;
+#[cfg(all(feature = "run", target_arch = "x86_64"))]
+mod depthwise_wide;
 #[cfg(feature = "run")]
 mod driver;
 #[cfg(feature = "run")]
@@ -72,6 +74,8 @@ mod int_finish;
 mod int_form;
 #[cfg(feature = "run")]
 mod int_panels;
+#[cfg(all(feature = "run", target_arch = "x86_64"))]
+mod int_wide;
 #[cfg(feature = "run")]
 pub mod isa;
 #[cfg(feature = "run")]

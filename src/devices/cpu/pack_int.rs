@@ -19,10 +19,10 @@ pub(crate) fn pack_int(
         _ => conv(kernel, raw, shape)?,
     };
     let Weight { groups, taps, depth, columns, .. } = weight;
-    if kernel.library == "conv_int" && depth == 1 && columns == 1 {
-        let of_tap = |tap| (0..groups).map(move |channel| (channel, tap));
-        let bytes =
-            (0..taps).flat_map(of_tap).map(|(channel, tap)| weight.at(channel, 0, tap, 0) as u8).collect();
+    if kernel.library == "conv_int" && shape[1] == 1 && columns == 1 {
+        let taps: usize = shape[2..].iter().product();
+        let of_tap = |tap| (0..groups).filter_map(move |channel| raw.get(channel * taps + tap));
+        let bytes = (0..taps).flat_map(of_tap).copied().collect();
         return Some((Layout::IntDepthwise { taps, channels: groups }.to_string(), bytes));
     }
     Some((Layout::IntB { groups, taps, depth, columns }.to_string(), weight.packed()))
@@ -35,34 +35,43 @@ struct Weight<'a> {
     taps: usize,
     depth: usize,
     columns: usize,
-    /// Distances of two groups, columns, taps and steps.
-    strides: [usize; 4],
+    /// Distances of two groups, columns and taps.
+    strides: [usize; 3],
+    /// Steps until the first distance is taken instead of the second.
+    inner: usize,
+    steps: [usize; 2],
 }
 
 fn gemm<'a>(kernel: &Kernel, raw: &'a [u8], shape: &[usize]) -> Option<Weight<'a>> {
     let &[rows, columns] = shape else { return None };
-    let (depth, columns, strides) = match kernel.int("trans_b") {
-        Some(1) => (columns, rows, [0, columns, 0, 1]),
-        _ => (rows, columns, [0, 1, 0, columns]),
+    let (depth, columns, column, step) = match kernel.int("trans_b") {
+        Some(1) => (columns, rows, columns, 1),
+        _ => (rows, columns, 1, columns),
     };
-    Some(Weight { raw, groups: 1, taps: 1, depth, columns, strides })
+    let (strides, inner, steps) = ([0, column, 0], depth, [0, step]);
+    Some(Weight { raw, groups: 1, taps: 1, depth, columns, strides, inner, steps })
 }
 
-/// Output channels, input channels of a group, kernel elements.
+/// Output channels, input channels of a group, kernel elements. Elements of a kernel's row are one tap where the kernel
+/// reads neighbouring pixels as one segment.
 fn conv<'a>(kernel: &Kernel, raw: &'a [u8], shape: &[usize]) -> Option<Weight<'a>> {
     let groups = usize::try_from(kernel.int("group").unwrap_or(1)).ok()?;
-    let &[outputs, depth, ref window @ ..] = shape else { return None };
+    let &[outputs, inputs, ref window @ ..] = shape else { return None };
     if groups == 0 || !outputs.is_multiple_of(groups) {
         return None;
     }
-    let (taps, columns): (usize, usize) = (window.iter().product(), outputs / groups);
+    let (elements, columns): (usize, usize) = (window.iter().product(), outputs / groups);
+    let near = kernel.ints("dilations").last().is_none_or(|d| *d == 1);
+    let across = if groups == 1 && near { *window.last()? } else { 1 };
     Some(Weight {
         raw,
         groups,
-        taps,
-        depth,
+        taps: elements / across,
+        depth: across * inputs,
         columns,
-        strides: [columns * depth * taps, depth * taps, 1, taps],
+        strides: [columns * inputs * elements, inputs * elements, across],
+        inner: inputs,
+        steps: [1, elements],
     })
 }
 
@@ -71,8 +80,8 @@ impl Weight<'_> {
         if column >= self.columns || step >= self.depth {
             return 0;
         }
-        let place = [group, column, tap, step];
-        let at: usize = place.iter().zip(&self.strides).map(|(i, s)| i * s).sum();
+        let place: usize = [group, column, tap].iter().zip(&self.strides).map(|(i, s)| i * s).sum();
+        let at = place + step / self.inner * self.steps[0] + step % self.inner * self.steps[1];
         self.raw.get(at).map_or(0, |b| *b as i8)
     }
 

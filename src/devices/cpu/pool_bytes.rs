@@ -12,6 +12,9 @@ use partita_runtime::error::RuntimeError;
 /// Elementary operations below which another thread does not pay.
 const GRAIN: usize = 200_000;
 
+/// Pixels of a window that are compared at once.
+const MOST_TAPS: usize = 32;
+
 struct PoolBytes {
     isa: Isa,
     window: Window,
@@ -35,17 +38,32 @@ pub(crate) fn is_byte(dtype: ElementType) -> bool {
 }
 
 per_isa! {
-    /// `to = max(to, from)` for `count` bytes.
-    unsafe fn raise = raise_body(from: *const u8, to: *mut u8, count: usize, flip: u8)
+    /// The greatest of `count` bytes of each of `from`; signed ones are flipped to compare.
+    unsafe fn greatest = greatest_body(from: &[*const u8], to: *mut u8, count: usize, flip: u8)
 }
 
+/// Bytes that are compared at once.
+const LINE: usize = 64;
+
 #[inline(always)]
-unsafe fn raise_body<const FMA: bool>(from: *const u8, to: *mut u8, count: usize, flip: u8) {
-    // SAFETY: the caller's contract.
-    let (from, to) =
-        unsafe { (std::slice::from_raw_parts(from, count), std::slice::from_raw_parts_mut(to, count)) };
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = (*to ^ flip).max(*from ^ flip) ^ flip;
+unsafe fn greatest_body<const FMA: bool>(from: &[*const u8], to: *mut u8, count: usize, flip: u8) {
+    for at in (0..count).step_by(LINE) {
+        let mut most = [0u8; LINE];
+        // SAFETY: the caller's contract.
+        unsafe {
+            let bytes = (count - at).min(LINE);
+            for from in from {
+                if bytes == LINE {
+                    let line = from.add(at).cast::<[u8; LINE]>().read_unaligned();
+                    most.iter_mut().zip(&line).for_each(|(m, b)| *m = (*m).max(*b ^ flip));
+                } else {
+                    let line = std::slice::from_raw_parts(from.add(at), bytes);
+                    most.iter_mut().zip(line).for_each(|(m, b)| *m = (*m).max(*b ^ flip));
+                }
+            }
+            most.iter_mut().for_each(|m| *m ^= flip);
+            std::ptr::copy_nonoverlapping(most.as_ptr(), to.add(at), bytes);
+        }
     }
 }
 
@@ -57,24 +75,26 @@ impl PoolBytes {
         let (image, at) = (pixel / w.output_len(), pixel % w.output_len());
         let at = [at / (height * width), at / width % height, at % width];
         let (x, y) = (self.x.wrapping_add(image * w.input_len() * c), self.y.wrapping_add(pixel * c));
-        let mut first = true;
+        let mut met = [std::ptr::null(); MOST_TAPS];
+        let mut count = 0;
         for tap in 0..w.taps() {
             let tap = [tap / (w.kernel[1] * w.kernel[2]), tap / w.kernel[2] % w.kernel[1], tap % w.kernel[2]];
             let [Some(d), Some(h), Some(k)] = [0, 1, 2].map(|i| w.source(i, at[i], tap[i])) else { continue };
-            let from = x.wrapping_add(((d * w.input[1] + h) * w.input[2] + k) * c);
-            // SAFETY: the pixels lie in data and result.
-            unsafe {
-                if first {
-                    std::ptr::copy_nonoverlapping(from, y, c);
-                } else {
-                    raise(self.isa, from, y, c, self.flip);
-                }
+            met[count] = x.wrapping_add(((d * w.input[1] + h) * w.input[2] + k) * c);
+            count += 1;
+            if count == MOST_TAPS {
+                // SAFETY: the pixels lie in data and result, which then counts as one of them.
+                unsafe { greatest(self.isa, &met, y, c, self.flip) };
+                met[0] = y.cast_const();
+                count = 1;
             }
-            first = false;
         }
-        if first {
-            // SAFETY: the pixel lies in the result. A window that only meets padding gives 0.
-            unsafe { std::ptr::write_bytes(y, 0, c) };
+        // SAFETY: the pixels lie in data and result. A window that only meets padding gives 0.
+        unsafe {
+            match count {
+                0 => std::ptr::write_bytes(y, 0, c),
+                count => greatest(self.isa, &met[..count], y, c, self.flip),
+            }
         }
     }
 }

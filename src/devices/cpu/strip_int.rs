@@ -1,5 +1,5 @@
-//! A copy of the rows of bytes that some rows of results of a convolution need, with the zero point around the data, the
-//! channels last and each group's channels filled up to whole steps.
+//! A copy of the rows of bytes that some rows of results of a convolution need, with the zero point around the data and
+//! the channels last.
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
 use crate::micro_int::STEPS;
@@ -33,11 +33,25 @@ pub(crate) struct Place {
 }
 
 impl Data {
+    /// Whether neighbouring elements of a window's row are one segment: nothing lies between their channels.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.groups == 1 && self.window.dilation[2] == 1
+    }
+
+    /// Segments of a window and bytes of each.
+    pub(crate) fn segments(&self) -> (usize, usize) {
+        let across = self.window.kernel[2];
+        match self.is_whole() {
+            true => (self.window.taps() / across, across.saturating_mul(self.inputs)),
+            false => (self.window.taps(), self.inputs),
+        }
+    }
+
     /// Whether windows reach over the data, or its channels are not whole steps side by side.
     pub(crate) fn needs_copy(&self) -> bool {
         let w = &self.window;
         let reaches = |i: usize| w.pad[i] > 0 || w.extent(i).is_none_or(|e| e > w.input[i]);
-        self.channels != Channels::Last || !self.inputs.is_multiple_of(STEPS) || (0..3).any(reaches)
+        self.channels != Channels::Last || !self.segments().1.is_multiple_of(STEPS) || (0..3).any(reaches)
     }
 
     /// Strides of the data itself, channels last.
@@ -50,7 +64,9 @@ impl Data {
     /// Strides of a copy for `rows` rows of results, and its bytes; `None` when it would be too large.
     pub(crate) fn copied(&self, rows: usize) -> Option<(Strides, usize)> {
         let w = &self.window;
-        let group = self.inputs.checked_next_multiple_of(STEPS)?;
+        // Segments are read in whole steps.
+        let whole = if self.is_whole() { 1 } else { STEPS };
+        let group = self.inputs.checked_next_multiple_of(whole)?;
         let pixel = group.checked_mul(self.groups)?;
         let row = w.extent(2)?.checked_mul(pixel)?;
         let plane = self.copied_rows(rows)?.checked_mul(row)?;
@@ -141,20 +157,12 @@ impl Data {
     /// Pixels whose channels lie in planes of their own.
     unsafe fn planes(&self, x: *const u8, count: usize, to: *mut u8, strides: &Strides) {
         let plane = self.window.input_len();
-        for group in 0..self.groups {
-            for step in (0..strides.group).step_by(STEPS) {
-                let steps = (self.inputs - step).min(STEPS);
-                let first = x.wrapping_add((group * self.inputs + step) * plane);
-                let to = to.wrapping_add(group * strides.group + step);
-                for pixel in 0..count {
-                    let mut word = [0u8; STEPS];
-                    for (channel, byte) in word.iter_mut().enumerate().take(steps) {
-                        // SAFETY: the caller's contract.
-                        *byte = unsafe { *first.add(channel * plane + pixel) };
-                    }
-                    // SAFETY: the caller's contract.
-                    unsafe { to.add(pixel * strides.pixel).cast::<[u8; STEPS]>().write_unaligned(word) };
-                }
+        for channel in 0..self.groups * self.inputs {
+            let place = channel / self.inputs * strides.group + channel % self.inputs;
+            // SAFETY: the caller's contract.
+            unsafe {
+                let (from, to) = (x.add(channel * plane), to.add(place));
+                (0..count).for_each(|pixel| *to.add(pixel * strides.pixel) = *from.add(pixel));
             }
         }
     }
