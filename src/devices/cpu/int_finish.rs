@@ -30,18 +30,18 @@ impl Round {
 
 /// What is added to values.
 #[derive(Clone, Copy)]
-enum Term {
+pub(crate) enum Term {
     None,
     /// A value per column.
     Column(*const f32),
     /// A value per result.
     Floats(*const f32),
-    /// A number per result.
+    /// A number per result: `scale` times the byte (signed ones count as 128 more), and `fixed`.
     Bytes {
         ptr: *const u8,
         signed: bool,
         scale: f32,
-        zero: f32,
+        fixed: f32,
     },
 }
 

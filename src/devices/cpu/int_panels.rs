@@ -51,7 +51,7 @@ pub(crate) unsafe fn product(
 ) {
     let kernels = kernels(isa);
     #[cfg(target_arch = "x86_64")]
-    let fused = isa == Isa::Avx512 && offsets.is_null() && crate::int_wide::in_registers(f, panel);
+    let fused = isa == Isa::Avx512 && offsets.is_null() && crate::int_wide::in_registers(f);
     let tiles = rows.div_ceil(MR);
     let mut done = 0;
     for tile in 0..tiles {

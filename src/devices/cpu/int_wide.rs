@@ -10,15 +10,20 @@ use std::arch::x86_64::*;
 /// A tile that is finished in registers: from result row `row` on.
 pub(crate) type Tile = unsafe fn(&Micro<'_>, &Finish, &Panel, usize);
 
-/// Tiles of whole panels, for `Finish`es that only round; entry `r - 1` serves r rows.
+/// Tiles for `Finish`es that only round; entry `r - 1` serves r rows.
 pub(crate) static TILES: [Tile; MR] = [
     tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>, tile::<7>, tile::<8>, tile::<9>,
     tile::<10>, tile::<11>, tile::<12>, tile::<13>, tile::<14>,
 ];
 
-/// Whether `TILES` serve this panel.
-pub(crate) fn in_registers(f: &Finish, panel: &Panel) -> bool {
-    f.rounds().is_some() && panel.count == NR && is_x86_feature_detected!("avx512vnni")
+/// Whether `TILES` serve results that are finished so.
+pub(crate) fn in_registers(f: &Finish) -> bool {
+    f.rounds().is_some() && is_x86_feature_detected!("avx512vnni")
+}
+
+/// The columns that a panel has.
+fn mask(panel: &Panel) -> u32 {
+    if panel.count >= NR { u32::MAX } else { (1u32 << panel.count) - 1 }
 }
 
 /// Both halves of a row of results.
@@ -115,11 +120,11 @@ fn again(v: __m512, to: &Bounds, second: __m512) -> __m512 {
 /// Finishes rows of sums in memory; see `int_finish::finish`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 pub(crate) unsafe fn finish(f: &Finish, panel: &Panel, sums: &[[i32; NR]], offsets: *const i32, row: usize) {
-    let mask = if panel.count >= NR { u32::MAX } else { (1u32 << panel.count) - 1 };
+    let mask = mask(panel);
     // SAFETY: the caller's contract; lanes beyond the mask are not touched.
     unsafe {
         let c = constants(panel);
-        let inner = if let Some(r) = &f.inner { Some(bounds(r)) } else { None };
+        let inner = f.inner.as_ref().map(|r| bounds(r));
         let last = if let Out::Bytes(_, r) = &f.out { Some(bounds(r)) } else { None };
         let second = _mm512_set1_ps(f.second);
         for (r, sums) in sums.iter().enumerate() {
@@ -180,7 +185,7 @@ unsafe fn add(f: &Finish, column: usize, at: usize, mask: u32, v: Pair<__m512>) 
     }
 }
 
-/// A tile of `R` rows and a whole panel whose results are rounded to bytes.
+/// A tile of `R` rows of a panel whose results are rounded to bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn tile<const R: usize>(m: &Micro<'_>, f: &Finish, panel: &Panel, row: usize) {
     // SAFETY: A has R rows, B a row for every step, the result the rows and columns.
@@ -205,11 +210,12 @@ unsafe fn tile<const R: usize>(m: &Micro<'_>, f: &Finish, panel: &Panel, row: us
             }
         }
         let Out::Bytes(out, last) = &f.out else { return };
+        let mask = mask(panel);
         let last = bounds(last);
         let out = out.wrapping_add(row * f.columns + panel.column);
         for (r, sums) in sums.iter().enumerate() {
             let bytes = numbers(values(*sums, &c), &last);
-            _mm256_storeu_si256(out.wrapping_add(r * f.columns).cast(), bytes);
+            _mm256_mask_storeu_epi8(out.wrapping_add(r * f.columns).cast(), mask, bytes);
         }
     }
 }
