@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "kernels work on raw memory whose bounds were checked when they were bound")]
 
 #[cfg(target_arch = "x86_64")]
-use crate::depthwise_wide;
+use crate::depthwise_wide::{self, Held};
 use crate::int_finish::{Finish, Panel, Round, finish};
 use crate::isa::Isa;
 use crate::layout::{Layout, MR, NR};
@@ -40,9 +40,8 @@ unsafe impl Send for DepthwiseInt {}
 unsafe impl Sync for DepthwiseInt {}
 
 impl DepthwiseInt {
-    /// The rows at `place`, all channels.
-    unsafe fn patch(&self, place: &Place, local: *mut u8) {
-        let (w, channels) = (&self.data.window, self.data.inputs);
+    /// The rows at `place`, all channels. `woven` has what `weave` wrote.
+    unsafe fn patch(&self, place: &Place, local: *mut u8, woven: *const u8) {
         let origin = match self.copy_bytes {
             None => self.data.origin(self.x, place),
             Some(_) => {
@@ -51,33 +50,40 @@ impl DepthwiseInt {
                 local.cast_const()
             }
         };
-        for first in (0..channels).step_by(SPAN) {
-            let count = (channels - first).min(SPAN);
-            // SAFETY: the channels lie in the weight.
-            let panels = unsafe { [self.panel(first), self.panel(first + NR)] };
+        for first in (0..self.data.inputs).step_by(SPAN) {
             #[cfg(target_arch = "x86_64")]
-            if let Some((y, round)) = self.wide() {
+            if let Some((y, _)) = self.wide() {
+                let from = woven.wrapping_add(first / SPAN * depthwise_wide::woven_bytes(self.taps.len()));
                 // SAFETY: the rows lie in the result, their windows in what is read.
-                unsafe { self.rows(place, (first, count), origin, &panels, (y, round)) };
+                unsafe { depthwise_wide::run(&self.job(place, first, origin, y), from) };
                 continue;
             }
-            for line in 0..place.rows {
-                let row = (place.plane * w.output[1] + place.row + line) * w.output[2];
-                let step = w.stride[2] * self.read.pixel;
-                let x = origin.wrapping_add(line * w.stride[1] * self.read.row + first);
-                for from in (0..w.output[2]).step_by(MR) {
-                    let pixels = Pixels {
-                        x: x.wrapping_add(from * step),
-                        step,
-                        taps: &self.taps,
-                        w: self.w.wrapping_add(first),
-                        channels,
-                        count,
-                        signed: self.finish.flips(),
-                    };
-                    // SAFETY: the pixels lie in the result, their windows in what is read.
-                    unsafe { self.tile(&pixels, &panels, (w.output[2] - from).min(MR), row + from) };
-                }
+            // SAFETY: as above.
+            unsafe { self.block(place, first, origin) };
+        }
+    }
+
+    /// The rows at `place` for the channels from `first` on, by tiles of sums.
+    unsafe fn block(&self, place: &Place, first: usize, origin: *const u8) {
+        let (w, channels) = (&self.data.window, self.data.inputs);
+        // SAFETY: the channels lie in the weight.
+        let panels = unsafe { [self.panel(first), self.panel(first + NR)] };
+        for line in 0..place.rows {
+            let row = (place.plane * w.output[1] + place.row + line) * w.output[2];
+            let step = w.stride[2] * self.read.pixel;
+            let x = origin.wrapping_add(line * w.stride[1] * self.read.row + first);
+            for from in (0..w.output[2]).step_by(MR) {
+                let pixels = Pixels {
+                    x: x.wrapping_add(from * step),
+                    step,
+                    taps: &self.taps,
+                    w: self.w.wrapping_add(first),
+                    channels,
+                    count: (channels - first).min(SPAN),
+                    signed: self.finish.flips(),
+                };
+                // SAFETY: the pixels lie in the result, their windows in what is read.
+                unsafe { self.tile(&pixels, &panels, (w.output[2] - from).min(MR), row + from) };
             }
         }
     }
@@ -89,29 +95,15 @@ impl DepthwiseInt {
         self.finish.rounds().filter(|_| fits && self.taps.len() <= depthwise_wide::MOST_TAPS)
     }
 
-    /// The rows at `place` for `count` channels from `first` on, in that form.
+    /// The rows at `place` for the channels from `first` on, in that form.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn rows(
-        &self,
-        place: &Place,
-        (first, count): (usize, usize),
-        origin: *const u8,
-        panels: &[Panel; PANELS],
-        (y, round): (*mut u8, Round),
-    ) {
+    fn job(&self, place: &Place, first: usize, origin: *const u8, y: *mut u8) -> depthwise_wide::Job<'_> {
         let (w, channels) = (&self.data.window, self.data.inputs);
-        let (mut offset, mut factor, mut bias) = ([0i32; SPAN], [0f32; SPAN], [0f32; SPAN]);
-        for (at, panel) in panels.iter().enumerate() {
-            let half = at * NR..(at + 1) * NR;
-            offset[half.clone()].copy_from_slice(&panel.offset);
-            factor[half.clone()].copy_from_slice(&panel.factor);
-            bias[half].copy_from_slice(&panel.bias);
-        }
         let x_step = w.stride[2] * self.read.pixel;
         // Pixels that follow each other without a gap, in data and result, share a vector.
         let shared = x_step == channels && SPAN.is_multiple_of(channels);
         let row = (place.plane * w.output[1] + place.row) * w.output[2];
-        let job = depthwise_wide::Job {
+        depthwise_wide::Job {
             x: origin.wrapping_add(first),
             signed: self.finish.flips(),
             x_row: w.stride[1] * self.read.row,
@@ -119,20 +111,49 @@ impl DepthwiseInt {
             taps: &self.taps,
             w: self.w.wrapping_add(first),
             channels,
-            count,
+            count: (channels - first).min(SPAN),
             rows: place.rows,
             width: w.output[2],
             pixels: if shared { SPAN / channels } else { 1 },
             y: y.wrapping_add(row * channels + first),
             y_row: w.output[2] * channels,
             y_step: channels,
-            offset: &offset,
-            factor: &factor,
-            bias: &bias,
-            round,
-        };
-        // SAFETY: the caller's contract.
-        unsafe { depthwise_wide::run(&job) };
+        }
+    }
+
+    /// Weaves the weights of all channels for that form; elsewhere nothing is written.
+    ///
+    /// # Safety
+    /// `to` has `woven_bytes` bytes, aligned.
+    unsafe fn weave(&self, to: *mut u8) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some((y, round)) = self.wide() {
+            let nowhere = Place { plane: 0, row: 0, rows: 0 };
+            for (at, first) in (0..self.data.inputs).step_by(SPAN).enumerate() {
+                let mut held = Held { offset: [0; SPAN], factor: [0.0; SPAN], bias: [0.0; SPAN], round };
+                for half in (0..SPAN).step_by(NR) {
+                    // SAFETY: the channels lie in the weight.
+                    let panel = unsafe { self.panel(first + half) };
+                    held.offset[half..half + NR].copy_from_slice(&panel.offset);
+                    held.factor[half..half + NR].copy_from_slice(&panel.factor);
+                    held.bias[half..half + NR].copy_from_slice(&panel.bias);
+                }
+                let to = to.wrapping_add(at * depthwise_wide::woven_bytes(self.taps.len()));
+                // SAFETY: the caller's contract.
+                unsafe { depthwise_wide::weave(&self.job(&nowhere, first, self.x, y), &held, to) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = to;
+    }
+
+    /// Bytes of what `weave` writes.
+    fn woven_bytes(&self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.wide().is_some() {
+            return self.data.inputs.div_ceil(SPAN) * depthwise_wide::woven_bytes(self.taps.len());
+        }
+        0
     }
 
     /// What holds for the panel of channels from `first` on.
@@ -167,7 +188,7 @@ impl DepthwiseInt {
 
 impl Prepared for DepthwiseInt {
     fn scratch(&self) -> Scratch {
-        Scratch { shared: 0, local: aligned(self.copy_bytes.unwrap_or(0)) }
+        Scratch { shared: 0, local: aligned(self.copy_bytes.unwrap_or(0)) + aligned(self.woven_bytes()) }
     }
 
     fn launch(&self, cx: &Cx<'_>) -> Result<(), RuntimeError> {
@@ -177,12 +198,16 @@ impl Prepared for DepthwiseInt {
         let parts = parts_for(work, GRAIN, self.members);
         cx.run(parts, &|part| {
             let lines = share(lines, 1, part, parts);
+            let local = cx.local(part);
+            let woven = local.wrapping_add(aligned(self.copy_bytes.unwrap_or(0)));
+            // SAFETY: the scratch has room behind the copy.
+            unsafe { self.weave(woven) };
             let mut line = lines.start;
             while line < lines.end {
                 let (plane, row) = (line / height, line % height);
                 let rows = self.rows.min(height - row).min(lines.end - line);
                 // SAFETY: members compute different rows with scratch of their own.
-                unsafe { self.patch(&Place { plane, row, rows }, cx.local(part)) };
+                unsafe { self.patch(&Place { plane, row, rows }, local, woven) };
                 line += rows;
             }
         })

@@ -36,10 +36,13 @@ pub(crate) struct Job<'a> {
     pub y: *mut u8,
     pub y_row: usize,
     pub y_step: usize,
-    /// What holds for channels, `SPAN` of each.
-    pub offset: &'a [i32; SPAN],
-    pub factor: &'a [f32; SPAN],
-    pub bias: &'a [f32; SPAN],
+}
+
+/// What holds for up to `SPAN` channels.
+pub(crate) struct Held {
+    pub offset: [i32; SPAN],
+    pub factor: [f32; SPAN],
+    pub bias: [f32; SPAN],
     pub round: Round,
 }
 
@@ -48,17 +51,20 @@ pub(crate) fn available() -> bool {
     is_x86_feature_detected!("avx512vnni")
 }
 
-/// The place in a vector of channel `at` after weaving: vector and lane.
-fn woven_place(at: usize) -> (usize, usize) {
-    (at / 4 % 4, at / 16 * 4 + at % 4)
+/// Values of channels, as often as there are pixels in a vector.
+fn repeated<T: Copy + Default>(job: &Job<'_>, values: &[T]) -> [T; SPAN] {
+    let mut line = [T::default(); SPAN];
+    for pixel in line[..job.count * job.pixels].chunks_exact_mut(job.count) {
+        pixel.copy_from_slice(&values[..job.count]);
+    }
+    line
 }
 
-/// Values of channels in the order that weaving leaves; those of one pixel are repeated for the others.
-fn rearranged<T: Copy + Default>(job: &Job<'_>, values: &[T; SPAN]) -> [[T; 16]; 4] {
+/// The same in the order that weaving leaves: four channels of each 128 bits to each vector.
+fn rearranged<T: Copy + Default>(job: &Job<'_>, values: &[T]) -> [[T; 16]; 4] {
     let mut out = [[T::default(); 16]; 4];
-    for at in 0..job.count * job.pixels {
-        let (vector, lane) = woven_place(at);
-        out[vector][lane] = values[at % job.count];
+    for (at, four) in repeated(job, values).as_chunks::<4>().0.iter().enumerate() {
+        out[at % 4][at / 4 * 4..][..4].copy_from_slice(four);
     }
     out
 }
@@ -81,37 +87,55 @@ fn woven(v: [__m512i; 4]) -> [__m512i; 4] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn tap(job: &Job<'_>, tap: usize) -> __m512i {
-    let mut line = [0u8; SPAN];
-    for (at, byte) in line.iter_mut().enumerate().take(job.count * job.pixels) {
-        // SAFETY: the tap has the job's channels.
-        *byte = unsafe { *job.w.add(tap * job.channels + at % job.count) };
+    // SAFETY: the tap has the job's channels; the line is a vector.
+    unsafe {
+        let line = repeated(job, std::slice::from_raw_parts(job.w.add(tap * job.channels), job.count));
+        _mm512_loadu_si512(line.as_ptr().cast())
     }
-    // SAFETY: the line is a vector.
-    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+}
+
+/// Bytes of what `weave` writes.
+pub(crate) fn woven_bytes(taps: usize) -> usize {
+    size_of::<Constants>() + taps.div_ceil(4) * size_of::<[__m512i; 4]>()
+}
+
+/// Writes constants and weights of the job's channels to `to`, as `run` wants them.
+///
+/// # Safety
+/// The weights are readable, `to` has `woven_bytes` bytes, aligned as a vector; `available` said yes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+pub(crate) unsafe fn weave(job: &Job<'_>, held: &Held, to: *mut u8) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        to.cast::<Constants>().write(Constants::new(job, held));
+        let weights = to.add(size_of::<Constants>()).cast::<[__m512i; 4]>();
+        for group in 0..job.taps.len().div_ceil(4) {
+            let mut lines = [_mm512_setzero_si512(); 4];
+            for (line, at) in lines.iter_mut().zip(group * 4..job.taps.len()) {
+                *line = tap(job, at);
+            }
+            weights.add(group).write(woven(lines));
+        }
+    }
 }
 
 /// Computes the job.
 ///
 /// # Safety
-/// Windows are readable and results writable for all rows, pixels and channels; `available` said yes.
+/// Windows are readable and results writable for all rows, pixels and channels; `from` holds what `weave` wrote for the
+/// same channels and number of pixels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-pub(crate) unsafe fn run(job: &Job<'_>) {
-    let zero = _mm512_setzero_si512();
+pub(crate) unsafe fn run(job: &Job<'_>, from: *const u8) {
     let groups = job.taps.len().div_ceil(4);
-    let mut weights = [[zero; 4]; MOST_TAPS / 4];
     // Taps that there are not have no weight and read the window's first element.
     let mut offsets = [job.taps[0]; MOST_TAPS];
     offsets[..job.taps.len()].copy_from_slice(job.taps);
-    for (group, weights) in weights.iter_mut().enumerate().take(groups) {
-        let mut lines = [zero; 4];
-        for (line, at) in lines.iter_mut().zip(group * 4..job.taps.len()) {
-            // SAFETY: the caller's contract.
-            *line = unsafe { tap(job, at) };
-        }
-        *weights = woven(lines);
-    }
-    let constants = Constants::new(job);
-    let taps = Taps { weights: &weights[..groups], offsets: &offsets.as_chunks().0[..groups] };
+    // SAFETY: the caller's contract.
+    let (constants, weights) = unsafe {
+        let weights = from.add(size_of::<Constants>()).cast();
+        (&*from.cast::<Constants>(), std::slice::from_raw_parts(weights, groups))
+    };
+    let taps = Taps { weights, offsets: &offsets.as_chunks().0[..groups] };
     for row in 0..job.rows {
         let (x, y) = (job.x.wrapping_add(row * job.x_row), job.y.wrapping_add(row * job.y_row));
         for pixel in (0..job.width).step_by(job.pixels) {
@@ -120,7 +144,7 @@ pub(crate) unsafe fn run(job: &Job<'_>) {
             let (x, y) = (x.wrapping_add(pixel * job.x_step), y.wrapping_add(pixel * job.y_step));
             // SAFETY: the pixels lie in data and result; masked lanes are not touched.
             unsafe {
-                let sums = taps.sums(&constants, x, mask);
+                let sums = taps.sums(constants, x, mask);
                 _mm512_mask_storeu_epi8(y.cast(), mask, constants.bytes(sums));
             }
         }
@@ -168,18 +192,18 @@ struct Constants {
 
 impl Constants {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-    fn new(job: &Job<'_>) -> Self {
+    fn new(job: &Job<'_>, held: &Held) -> Self {
         let (offset, factor, bias) =
-            (rearranged(job, job.offset), rearranged(job, job.factor), rearranged(job, job.bias));
+            (rearranged(job, &held.offset), rearranged(job, &held.factor), rearranged(job, &held.bias));
         let mut all = Self {
             offset: [_mm512_setzero_si512(); 4],
             factor: [_mm512_setzero_ps(); 4],
             bias: [_mm512_setzero_ps(); 4],
             flip: _mm512_set1_epi8(if job.signed { FLIP as i8 } else { 0 }),
-            low: _mm512_set1_ps(job.round.low),
-            high: _mm512_set1_ps(job.round.high),
-            zero: _mm512_set1_epi16(job.round.zero as i16),
-            signed: job.round.low + job.round.zero < 0.0,
+            low: _mm512_set1_ps(held.round.low),
+            high: _mm512_set1_ps(held.round.high),
+            zero: _mm512_set1_epi16(held.round.zero as i16),
+            signed: held.round.low + held.round.zero < 0.0,
         };
         for at in 0..4 {
             // SAFETY: each array is a vector.
