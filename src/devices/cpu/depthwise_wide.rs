@@ -184,6 +184,7 @@ struct Constants {
     factor: [__m512; 4],
     bias: [__m512; 4],
     flip: __m512i,
+    inverse: __m512,
     low: __m512,
     high: __m512,
     zero: __m512i,
@@ -200,6 +201,7 @@ impl Constants {
             factor: [_mm512_setzero_ps(); 4],
             bias: [_mm512_setzero_ps(); 4],
             flip: _mm512_set1_epi8(if job.signed { FLIP as i8 } else { 0 }),
+            inverse: _mm512_set1_ps(held.round.inverse),
             low: _mm512_set1_ps(held.round.low),
             high: _mm512_set1_ps(held.round.high),
             zero: _mm512_set1_epi16(held.round.zero as i16),
@@ -221,6 +223,7 @@ impl Constants {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
     fn rounded(&self, sum: __m512i, at: usize) -> __m512i {
         let value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), self.factor[at], self.bias[at]);
+        let value = _mm512_mul_ps(value, self.inverse);
         // The second operand is the result for NaN: the lower bound.
         _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(value, self.low), self.high))
     }

@@ -13,9 +13,11 @@ use partita_runtime::error::RuntimeError;
 /// Own operands before the bias: both sides with scale and zero point.
 pub(crate) const OWN: usize = 6;
 
-/// Rounding in the form the loops use: values are in steps of the scale already.
+/// Rounding in the form the loops use. Values are multiplied by the inverse of the scale just before, never folded with
+/// other factors: so halves stay halves, and results are those of the operators one by one.
 #[derive(Clone, Copy)]
 pub(crate) struct Round {
+    pub inverse: f32,
     /// Bounds less the zero point.
     pub low: f32,
     pub high: f32,
@@ -24,7 +26,8 @@ pub(crate) struct Round {
 
 impl Round {
     fn of(quant: &Quant) -> Self {
-        Self { low: quant.low - quant.zero, high: quant.high - quant.zero, zero: quant.zero }
+        let (low, high) = (quant.low - quant.zero, quant.high - quant.zero);
+        Self { inverse: 1.0 / quant.scale, low, high, zero: quant.zero }
     }
 }
 
@@ -36,12 +39,13 @@ pub(crate) enum Term {
     Column(*const f32),
     /// A value per result.
     Floats(*const f32),
-    /// A number per result: `scale` times the byte (signed ones count as 128 more), and `fixed`.
+    /// A number per result: the byte (signed ones count as 128 more) less `zero`, times `scale`; in this order, so that
+    /// equal numbers with equal scales stay equal and halves stay halves.
     Bytes {
         ptr: *const u8,
         signed: bool,
         scale: f32,
-        fixed: f32,
+        zero: f32,
     },
 }
 
@@ -63,14 +67,10 @@ pub(crate) struct Finish {
     /// Whether `b_scale` has one value per column.
     spread: bool,
     bias: *const f32,
-    /// What sums are scaled by beside the operands' scales: to steps of the first rounding.
-    first: f32,
     pub inner: Option<Round>,
-    /// What rounded values are multiplied by: back to values, or on to steps of the last rounding.
-    pub second: f32,
+    /// What rounded numbers are multiplied by, back to values.
+    pub inner_scale: f32,
     pub term: Term,
-    /// What terms of floats are multiplied by.
-    pub of_term: f32,
     pub low: f32,
     pub high: f32,
     pub out: Out,
@@ -129,11 +129,8 @@ impl Finish {
                 Form::of(program).ok_or_else(|| call.bad("the epilogue has no form this kernel knows"))?
             }
         };
-        let steps = form.last.map_or(1.0, |q| 1.0 / q.scale);
         Ok(Self {
-            first: form.inner.map_or(steps, |q| 1.0 / q.scale),
-            second: form.inner.map_or(1.0, |q| q.scale * steps),
-            of_term: steps,
+            inner_scale: form.inner.map_or(1.0, |q| q.scale),
             a_scale: vector(1, true)?,
             a_zero: zero(2)?,
             b_scale: vector(4, true)?,
@@ -143,7 +140,7 @@ impl Finish {
             spread: call.input(4)?.len() == columns,
             bias: if n_own > OWN { vector(OWN, false)? } else { std::ptr::null() },
             inner: form.inner.as_ref().map(Round::of),
-            term: Self::term(call, &form, steps, n_own, columns)?,
+            term: Self::term(call, &form, n_own, columns)?,
             low: form.low,
             high: form.high,
             out: Self::out(call, &form)?,
@@ -151,14 +148,7 @@ impl Finish {
         })
     }
 
-    /// The term, in steps of the last rounding.
-    fn term(
-        call: &Call<'_>,
-        form: &Form,
-        steps: f32,
-        n_own: usize,
-        columns: usize,
-    ) -> Result<Term, RuntimeError> {
+    fn term(call: &Call<'_>, form: &Form, n_own: usize, columns: usize) -> Result<Term, RuntimeError> {
         let Some(term) = form.term else { return Ok(Term::None) };
         let operand: &Operand = call.input(n_own + term.input - 1)?;
         let dense = operand.shape == call.output(0)?.shape;
@@ -172,8 +162,8 @@ impl Finish {
             }
             (dtype, Some((scale, zero))) if is_byte(dtype) && dense => {
                 let signed = dtype == ElementType::I8;
-                let (scale, zero) = (scale * steps, if signed { zero + 128.0 } else { zero });
-                Ok(Term::Bytes { ptr: operand.ptr, signed, scale, fixed: -zero * scale })
+                let zero = if signed { zero + 128.0 } else { zero };
+                Ok(Term::Bytes { ptr: operand.ptr, signed, scale, zero })
             }
             _ => Err(call.bad("the operand of the epilogue does not fit")),
         }
@@ -240,9 +230,9 @@ impl Finish {
             // SAFETY: the columns lie in the operands.
             unsafe {
                 let at = if self.spread { column + j } else { 0 };
-                panel.factor[j] = *self.a_scale * *self.b_scale.add(at) * self.first;
+                panel.factor[j] = *self.a_scale * *self.b_scale.add(at);
                 if !self.bias.is_null() {
-                    panel.bias[j] = *self.bias.add(column + j) * self.first;
+                    panel.bias[j] = *self.bias.add(column + j);
                 }
             }
         }
@@ -297,7 +287,7 @@ unsafe fn finish_body<const FMA: bool>(
             }
             if let Some(inner) = &f.inner {
                 round::<FMA>(&mut v, inner);
-                v.iter_mut().for_each(|v| *v *= f.second);
+                v.iter_mut().for_each(|v| *v *= f.inner_scale);
             }
             add::<FMA>(f, panel, at, &mut v);
             match f.out {
@@ -328,7 +318,8 @@ fn round<const FMA: bool>(v: &mut [f32; NR], to: &Round) {
     /// Adding and subtracting it rounds to the nearest integer, half to even, below 2^22.
     const ROUNDER: f32 = 12_582_912.0;
     for v in v {
-        let above = if *v > to.low { *v } else { to.low };
+        let steps = *v * to.inverse;
+        let above = if steps > to.low { steps } else { to.low };
         let bounded = if above < to.high { above } else { to.high };
         *v = if FMA { bounded.round_ties_even() } else { (bounded + ROUNDER) - ROUNDER };
     }
@@ -343,16 +334,16 @@ unsafe fn add<const FMA: bool>(f: &Finish, panel: &Panel, at: usize, v: &mut [f3
             Term::None => return,
             Term::Column(ptr) => load(ptr.add(panel.column), panel.count),
             Term::Floats(ptr) => load(ptr.add(at), panel.count),
-            Term::Bytes { ptr, signed, scale, fixed } => {
+            Term::Bytes { ptr, signed, scale, zero } => {
                 let bytes: [u8; NR] = load(ptr.add(at), panel.count);
                 let flip = if signed { FLIP } else { 0 };
                 for (v, b) in v.iter_mut().zip(&bytes) {
-                    *v += fma::<FMA>(i32::from(*b ^ flip) as f32, scale, fixed);
+                    *v += (i32::from(*b ^ flip) as f32 - zero) * scale;
                 }
                 return;
             }
         };
-        v.iter_mut().zip(&floats).for_each(|(v, t)| *v = fma::<FMA>(*t, f.of_term, *v));
+        v.iter_mut().zip(&floats).for_each(|(v, t)| *v += *t);
     }
 }
 

@@ -32,6 +32,7 @@ type Pair<T> = [T; 2];
 /// Bounds of a rounding as vectors, and the zero point.
 #[derive(Clone, Copy)]
 struct Bounds {
+    inverse: __m512,
     low: __m512,
     high: __m512,
     zero: __m512i,
@@ -42,6 +43,7 @@ struct Bounds {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn bounds(round: &Round) -> Bounds {
     Bounds {
+        inverse: _mm512_set1_ps(round.inverse),
         low: _mm512_set1_ps(round.low),
         high: _mm512_set1_ps(round.high),
         zero: _mm512_set1_epi16(round.zero as i16),
@@ -54,7 +56,7 @@ fn bounds(round: &Round) -> Bounds {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn bounded(v: __m512, to: &Bounds) -> __m512 {
     // The second operand is the result for NaN: the lower bound.
-    _mm512_min_ps(_mm512_max_ps(v, to.low), to.high)
+    _mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(v, to.inverse), to.low), to.high)
 }
 
 /// A row of values as bytes in the order of columns.
@@ -109,12 +111,12 @@ fn values(sums: Pair<__m512i>, c: &Constants) -> Pair<__m512> {
     ]
 }
 
-/// Rounded to numbers and multiplied on.
+/// Rounded to numbers and back to values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn again(v: __m512, to: &Bounds, second: __m512) -> __m512 {
+fn again(v: __m512, to: &Bounds, scale: __m512) -> __m512 {
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-    _mm512_mul_ps(_mm512_roundscale_ps::<NEAREST>(bounded(v, to)), second)
+    _mm512_mul_ps(_mm512_roundscale_ps::<NEAREST>(bounded(v, to)), scale)
 }
 
 /// Finishes rows of sums in memory; see `int_finish::finish`.
@@ -126,7 +128,7 @@ pub(crate) unsafe fn finish(f: &Finish, panel: &Panel, sums: &[[i32; NR]], offse
         let c = constants(panel);
         let inner = f.inner.as_ref().map(|r| bounds(r));
         let last = if let Out::Bytes(_, r) = &f.out { Some(bounds(r)) } else { None };
-        let second = _mm512_set1_ps(f.second);
+        let scale = _mm512_set1_ps(f.inner_scale);
         for (r, sums) in sums.iter().enumerate() {
             let at = (row + r) * f.columns + panel.column;
             let more = _mm512_set1_epi32(if offsets.is_null() { 0 } else { *offsets.add(r) });
@@ -135,7 +137,7 @@ pub(crate) unsafe fn finish(f: &Finish, panel: &Panel, sums: &[[i32; NR]], offse
             let high = _mm512_add_epi32(_mm512_add_epi32(sums[1], c.offset[1]), more);
             let mut v = values([low, high], &c);
             if let Some(inner) = &inner {
-                v = [again(v[0], inner, second), again(v[1], inner, second)];
+                v = [again(v[0], inner, scale), again(v[1], inner, scale)];
             }
             let v = add(f, panel.column, at, mask, v);
             match (f.out, &last) {
@@ -167,21 +169,20 @@ unsafe fn add(f: &Finish, column: usize, at: usize, mask: u32, v: Pair<__m512>) 
             Term::None => return v,
             Term::Column(ptr) => ptr.wrapping_add(column),
             Term::Floats(ptr) => ptr.wrapping_add(at),
-            Term::Bytes { ptr, signed, scale, fixed } => {
+            Term::Bytes { ptr, signed, scale, zero } => {
                 let bytes = _mm256_maskz_loadu_epi8(mask, ptr.wrapping_add(at).cast());
                 let flip = _mm256_set1_epi8(if signed { FLIP as i8 } else { 0 });
                 let bytes = _mm256_xor_si256(bytes, flip);
                 let low = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm256_castsi256_si128(bytes)));
                 let high = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm256_extracti128_si256::<1>(bytes)));
-                let (scale, fixed) = (_mm512_set1_ps(scale), _mm512_set1_ps(fixed));
-                let terms = [_mm512_fmadd_ps(low, scale, fixed), _mm512_fmadd_ps(high, scale, fixed)];
+                let (scale, zero) = (_mm512_set1_ps(scale), _mm512_set1_ps(zero));
+                let terms = [low, high].map(|t| _mm512_mul_ps(_mm512_sub_ps(t, zero), scale));
                 return [_mm512_add_ps(v[0], terms[0]), _mm512_add_ps(v[1], terms[1])];
             }
         };
-        let steps = _mm512_set1_ps(f.of_term);
         let low = _mm512_maskz_loadu_ps(mask as u16, floats);
         let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, floats.wrapping_add(NR / 2));
-        [_mm512_fmadd_ps(low, steps, v[0]), _mm512_fmadd_ps(high, steps, v[1])]
+        [_mm512_add_ps(low, v[0]), _mm512_add_ps(high, v[1])]
     }
 }
 
@@ -190,8 +191,7 @@ unsafe fn add(f: &Finish, column: usize, at: usize, mask: u32, v: Pair<__m512>) 
 unsafe fn tile<const R: usize>(m: &Micro<'_>, f: &Finish, panel: &Panel, row: usize) {
     // SAFETY: A has R rows, B a row for every step, the result the rows and columns.
     unsafe {
-        let c = constants(panel);
-        let mut sums = [c.offset; R];
+        let mut sums = [integers(&panel.offset); R];
         let flip = _mm512_set1_epi8(if m.flip { FLIP as i8 } else { 0 });
         let (mut b, a_row) = (m.b, m.a_row);
         for &tap in m.taps {
@@ -210,12 +210,17 @@ unsafe fn tile<const R: usize>(m: &Micro<'_>, f: &Finish, panel: &Panel, row: us
             }
         }
         let Out::Bytes(out, last) = &f.out else { return };
-        let mask = mask(panel);
-        let last = bounds(last);
+        let (mask, c, last) = (mask(panel), constants(panel), bounds(last));
         let out = out.wrapping_add(row * f.columns + panel.column);
-        for (r, sums) in sums.iter().enumerate() {
-            let bytes = numbers(values(*sums, &c), &last);
-            _mm256_mask_storeu_epi8(out.wrapping_add(r * f.columns).cast(), mask, bytes);
+        // Spelled out: a loop over the rows would keep the sums in memory all the time.
+        macro_rules! rows {
+            ($($r:literal)*) => {
+                $(if $r < R {
+                    let bytes = numbers(values(sums[$r], &c), &last);
+                    _mm256_mask_storeu_epi8(out.wrapping_add($r * f.columns).cast(), mask, bytes);
+                })*
+            };
         }
+        rows!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
     }
 }
