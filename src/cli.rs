@@ -2,8 +2,10 @@
 
 pub mod args;
 mod bench;
+mod calibrate;
 mod compile;
 mod conformance;
+mod costs;
 mod inspect;
 mod machine;
 mod optimize;
@@ -16,9 +18,10 @@ use crate::pipeline::{CompileOptions, DEFAULT_WORK};
 use crate::placement::Wishes;
 use args::{Cli, Command, Compiling, ObjectiveArg, PrecisionArg};
 use partita_codegen::lower::Precision;
-use partita_hw::Machine;
+use partita_hw::{CostTable, Machine};
 use partita_place::{Limits, Objective};
 use std::io::Write;
+use std::sync::Arc;
 
 /// Where results go, and who is told about progress.
 pub struct Io<'a> {
@@ -49,6 +52,7 @@ pub fn execute(cli: Cli, io: &mut Io) -> Result<()> {
         Command::Explain(args) => inspect::explain(&args, io),
         Command::Optimize(args) => optimize::execute(&args, io),
         Command::Devices { json } => machine::devices(json, io),
+        Command::Calibrate(args) => calibrate::execute(&args, io),
         Command::Machine => machine::machine(io),
         Command::Conformance(args) => conformance::execute(&args, io),
         Command::Place(args) => place::execute(&args, io),
@@ -91,6 +95,7 @@ impl Compiling {
             egraph: !self.no_egraph,
             channels_last: !self.no_channels_last,
             threads: self.threads,
+            costs: self.costs()?,
             required: self.required.clone(),
             wishes: Wishes {
                 objective: self.objective.into(),
@@ -98,6 +103,18 @@ impl Compiling {
                 pins: self.pins.clone(),
             },
         })
+    }
+
+    /// The cost file that is named, or that of the running CPU where there is one.
+    fn costs(&self) -> Result<Option<Arc<CostTable>>> {
+        let own = || costs::default_path().filter(|path| self.machine.is_none() && path.exists());
+        match (&self.costs, self.no_costs) {
+            (_, true) => Ok(None),
+            (Some(path), _) => costs::read_for(path, &self.machine()?).map(Some),
+            (None, _) => {
+                own().map(|path| costs::read_own(&path, &self.machine()?)).transpose().map(Option::flatten)
+            }
+        }
     }
 
     /// The machine to plan for: that of the file, or the running CPU.

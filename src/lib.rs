@@ -9,12 +9,15 @@
 //! **Reading order.** `pipeline`, `placement`, `price`, `devices`, then the crates from the floor up: `partita_ir`,
 //! `partita_ops`, `partita_passes`, `partita_place`, `partita_codegen`, `partita_plan`, `partita_runtime`.
 
+pub mod calibrate;
 pub mod cli;
 mod covers;
 pub mod devices;
 pub mod error;
+pub mod fit;
 pub mod host_kernels;
 mod host_ops;
+pub mod launch;
 mod link;
 pub mod npy;
 pub mod pipeline;
@@ -22,6 +25,7 @@ pub mod placement;
 pub mod price;
 pub mod report;
 pub mod session;
+pub mod terms;
 
 pub use error::{Error, Result};
 pub use pipeline::{CompileOptions, Compiled, Model, compile, load};

@@ -6,14 +6,14 @@
 use crate::error::{Error, Result};
 use crate::link::link;
 use crate::placement::{Placement, Wishes, place};
-use crate::price::{Prices, bytes_of, price, symbol_hints};
+use crate::price::{Prices, Pricing, bytes_of, price, symbol_hints};
 use crate::report::summary;
 use crate::{covers, devices};
 use partita_codegen::lower::{Precision, takes_epilogue};
 use partita_codegen::{
     Assembly, DeviceSpec, Lowered, Placed, Target, assemble, is_static, lower::Ctx, lower_regions,
 };
-use partita_hw::Machine;
+use partita_hw::{CostTable, Machine};
 use partita_ir::builder::infer_graph;
 use partita_ir::{Graph, Regions};
 
@@ -22,6 +22,7 @@ use partita_passes::fuse::Rules as FuseRules;
 use partita_plan::{Plan, Provenance};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Work limit of the placement of one model: a few seconds on hundreds of operators and several devices.
 pub const DEFAULT_WORK: u64 = 20_000_000;
@@ -47,6 +48,8 @@ pub struct CompileOptions {
     pub channels_last: bool,
     /// Threads of CPU devices; `None` takes the machine's.
     pub threads: Option<u32>,
+    /// What was measured on the machine, for predictions; the same costs give the same plan.
+    pub costs: Option<Arc<CostTable>>,
     /// Devices that must get work; it is an error when one gets none.
     pub required: Vec<String>,
     pub wishes: Wishes,
@@ -69,6 +72,7 @@ impl Default for CompileOptions {
             egraph: true,
             channels_last: true,
             threads: None,
+            costs: None,
             required: Vec::new(),
             wishes,
         }
@@ -234,7 +238,8 @@ pub(crate) fn plan_part(graph: Graph, given: bool, setting: &Setting) -> Result<
     let lowered = lower(&graph, &regions, specs, options)?;
     let hints = symbol_hints(&graph, &options.hints);
     progress("placing");
-    let prices = price(&graph, &regions, &lowered, machine, specs, &hints);
+    let pricing = Pricing { machine, devices: specs, costs: options.costs.as_deref(), hints: &hints };
+    let prices = price(&graph, &regions, &lowered, &pricing);
     let mut wishes = options.wishes.clone();
     if given {
         wishes.pins.retain(|(name, _)| names(&graph, name));

@@ -1,7 +1,14 @@
 //! Cost and transfer matrices: what every region costs on every device, and why.
+//!
+//! A CPU that was measured (`calibrate`) costs what the fits of the cost file say for the launches of a region. Where
+//! there is no fit, and on every other device, the roofline decides; on CPUs with what shapes do to the matrix engine.
 
+use crate::launch::Launch;
+use crate::terms::{Caches, Terms, footprint_bytes};
 use partita_codegen::{DeviceSpec, Lowered};
-use partita_hw::{Estimate, Machine, Precision, Work as HwWork, WorkKind as HwKind, estimate};
+use partita_hw::{
+    CostTable, Driver, Estimate, Machine, Precision, Work as HwWork, WorkKind as HwKind, estimate,
+};
 use partita_ir::op::WorkCtx;
 use partita_ir::{DType, Graph, Region, Regions, Type, ValueId, Work, WorkKind};
 use std::collections::BTreeMap;
@@ -50,21 +57,30 @@ pub fn bytes_of(ty: &Type, hints: &BTreeMap<String, i64>) -> f64 {
     n.unwrap_or(i64::MAX) as f64 * ty.dtype.size_bytes() as f64
 }
 
-/// Prices every region on every device of `machine`.
-pub fn price(
-    graph: &Graph,
-    regions: &Regions,
-    lowered: &[Lowered],
-    machine: &Machine,
-    devices: &[DeviceSpec],
-    hints: &BTreeMap<String, i64>,
-) -> Prices {
+/// What prices are computed from beside the graph.
+#[derive(Clone, Copy)]
+pub struct Pricing<'a> {
+    pub machine: &'a Machine,
+    pub devices: &'a [DeviceSpec],
+    /// What was measured, where anything was.
+    pub costs: Option<&'a CostTable>,
+    pub hints: &'a BTreeMap<String, i64>,
+}
+
+/// Prices every region on every device of the machine.
+pub fn price(graph: &Graph, regions: &Regions, lowered: &[Lowered], pricing: &Pricing) -> Prices {
     let mut prices = Prices { rows: Vec::new(), work: Vec::new(), weight_bytes: Vec::new() };
-    for (region, lowered) in regions.list.iter().zip(lowered) {
-        let (work, weight_bytes) = region_work(graph, region, hints);
-        let row = devices.iter().zip(&machine.devices);
-        let row = row.map(|(spec, device)| one(graph, lowered, &work, weight_bytes, spec, device)).collect();
-        prices.rows.push(row);
+    let size = |s: &str| pricing.hints.get(s).copied().or(Some(SYMBOL_HINT));
+    let described = |l: &Lowered| -> Vec<Terms> {
+        l.calls.iter().map(|call| Terms::of(&Launch::of_call(graph, call, &size))).collect()
+    };
+    let described: Vec<Vec<Terms>> = lowered.iter().map(described).collect();
+    let footprint_bytes = footprint_bytes(described.iter().flatten());
+    for ((region, lowered), terms) in regions.list.iter().zip(lowered).zip(&described) {
+        let (work, weight_bytes) = region_work(graph, region, pricing.hints);
+        let asked = Asked { graph, lowered, work: &work, weight_bytes, terms, footprint_bytes };
+        let row = pricing.devices.iter().zip(&pricing.machine.devices);
+        prices.rows.push(row.map(|(spec, device)| one(&asked, spec, device, pricing.costs)).collect());
         prices.work.push(work);
         prices.weight_bytes.push(weight_bytes);
     }
@@ -127,30 +143,86 @@ pub fn hw_work(work: &Work, weight_bytes: f64, launches: u32) -> HwWork {
     out
 }
 
-fn one(
-    graph: &Graph,
-    lowered: &Lowered,
-    work: &Work,
+/// A region to price.
+struct Asked<'a> {
+    graph: &'a Graph,
+    lowered: &'a Lowered,
+    work: &'a Work,
     weight_bytes: u64,
-    spec: &DeviceSpec,
-    device: &partita_hw::Device,
-) -> Price {
-    if lowered.calls.is_empty() {
+    /// Its launches.
+    terms: &'a [Terms],
+    /// Bytes that a run of the whole graph touches.
+    footprint_bytes: f64,
+}
+
+fn one(asked: &Asked, spec: &DeviceSpec, device: &partita_hw::Device, costs: Option<&CostTable>) -> Price {
+    if asked.lowered.calls.is_empty() {
         return Price { time_us: Some(0.0), origin: "shares memory".to_owned() };
     }
-    let refused = lowered.calls.iter().find(|c| !c.runs_on(&spec.target, &|v| graph.ty(v)));
+    let refused = asked.lowered.calls.iter().find(|c| !c.runs_on(&spec.target, &|v| asked.graph.ty(v)));
     if let Some(call) = refused {
         let what = call.kernel.string("op").unwrap_or(&call.kernel.library);
         return Price { time_us: None, origin: format!("no kernel for {what} with these types") };
     }
-    let launches = u32::try_from(lowered.calls.len()).unwrap_or(u32::MAX);
-    match estimate(device, &hw_work(work, weight_bytes as f64, launches)) {
+    let threads = spec.device.threads;
+    if let Some((time_us, origin)) =
+        costs.and_then(|c| fitted(c, device, threads, asked.terms, asked.footprint_bytes))
+    {
+        return Price { time_us: Some(time_us), origin };
+    }
+    let launches = u32::try_from(asked.lowered.calls.len()).unwrap_or(u32::MAX);
+    match estimate(device, &hw_work(asked.work, asked.weight_bytes as f64, launches)) {
         None => Price {
             time_us: None,
-            origin: format!("no rate for {} in the device's profile", work.dtype.name()),
+            origin: format!("no rate for {} in the device's profile", asked.work.dtype.name()),
         },
-        Some(estimate) => estimated(lowered, &estimate),
+        Some(estimate) if device.driver == Driver::Cpu => {
+            estimated(asked.lowered, &on_cpu(estimate, device, threads, asked.terms))
+        }
+        Some(estimate) => estimated(asked.lowered, &estimate),
     }
+}
+
+/// Microseconds of launches by the fits of a cost file, and where these come from; `None` where one is missing.
+pub fn fitted(
+    costs: &CostTable,
+    device: &partita_hw::Device,
+    threads: u32,
+    launches: &[Terms],
+    footprint_bytes: f64,
+) -> Option<(f64, String)> {
+    let caches = Caches::of(device, costs.far_bytes, footprint_bytes);
+    let mut time_us = 0.0;
+    let mut origins: Vec<String> = Vec::new();
+    for terms in launches {
+        let fit = costs.fit(&device.name, &terms.class, threads)?;
+        time_us += fit.time_us(terms.amounts(threads, fit.grain, &caches).into_iter());
+        let origin = format!("{}: {} ({})", terms.class, fit.origin, fit.date);
+        if !origins.contains(&origin) {
+            origins.push(origin);
+        }
+    }
+    Some((time_us, origins.join("; ")))
+}
+
+/// GB/s that one core draws at least, where the memory gives as much: 38 to 42 were measured on Zen 5, 20 is common.
+const CORE_GBS: f64 = 20.0;
+
+/// The roofline of all cores, for those that take part, and for products with what their shapes cost.
+fn on_cpu(mut estimate: Estimate, device: &partita_hw::Device, threads: u32, launches: &[Terms]) -> Estimate {
+    let cores = f64::from(device.cores.or(device.threads).unwrap_or(1).max(1));
+    let taking_part = f64::from(threads.max(1)).min(cores);
+    let memory_gbs = device.bandwidth_gbs.as_ref().map_or(CORE_GBS, |fact| fact.value);
+    let drawn = (taking_part / cores).max(CORE_GBS * taking_part / memory_gbs).min(1.0);
+    let efficiency = launches.iter().map(Terms::efficiency).fold(1.0, f64::min);
+    estimate.compute_us *= cores / taking_part / efficiency;
+    estimate.memory_us /= drawn;
+    estimate.time_us = estimate.compute_us.max(estimate.memory_us) + estimate.launch_us;
+    estimate.joules = device.power_w.as_ref().map(|watts| watts.value * estimate.time_us * 1e-6);
+    if efficiency < 0.99 {
+        estimate.origin = format!("{}; shapes attain {efficiency:.2} of it: default", estimate.origin);
+    }
+    estimate
 }
 
 fn estimated(lowered: &Lowered, estimate: &Estimate) -> Price {

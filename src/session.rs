@@ -84,10 +84,10 @@ pub fn write(compiled: &Compiled, path: &Path) -> Result<()> {
     Ok(partita_plan::file::encode_to(&compiled.assembly.plan, weights, path)?)
 }
 
-fn encoded(compiled: &Compiled) -> Result<PlanSource> {
+/// The plan file of a compiled model, in memory.
+pub(crate) fn encoded(compiled: &Compiled) -> Result<Vec<u8>> {
     let weights = compiled.assembly.weights.iter().map(|w| (w.offset_bytes, &w.bytes));
-    let bytes = partita_plan::file::encode(&compiled.assembly.plan, weights)?;
-    Ok(PlanSource::Bytes(Arc::new(bytes)))
+    Ok(partita_plan::file::encode(&compiled.assembly.plan, weights)?)
 }
 
 /// A program for a plan that was just compiled, in memory.
@@ -95,7 +95,13 @@ fn encoded(compiled: &Compiled) -> Result<PlanSource> {
 /// # Errors
 /// What a device says.
 pub fn load_compiled(compiled: &Compiled) -> Result<Program> {
-    Ok(Program::load(encoded(compiled)?, &drivers(), Some(&ReferenceKernels), &limits())?)
+    load_encoded(PlanSource::Bytes(Arc::new(encoded(compiled)?)), None)
+}
+
+/// The same for a plan file in memory, on so many threads, or as many as the plan says.
+pub(crate) fn load_encoded(source: PlanSource, threads: Option<u32>) -> Result<Program> {
+    let options = SessionOptions { threads, ..limits() };
+    Ok(Program::load(source, &drivers(), Some(&ReferenceKernels), &options)?)
 }
 
 /// Runs a program on tensors and returns its outputs.

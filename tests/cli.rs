@@ -2,5 +2,6 @@
 
 mod commands;
 mod conformance;
+mod costs;
 mod letters;
 pub(crate) mod tool;

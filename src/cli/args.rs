@@ -55,6 +55,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure what kernels cost on this machine, for predictions
+    #[command(
+        after_help = "Example:\n  partita calibrate\n  partita calibrate -o costs.toml\n  partita bench model.onnx --costs costs.toml --profile"
+    )]
+    Calibrate(CalibrateArgs),
     /// Write this machine as a machine file
     #[command(after_help = "Example:\n  partita machine > machine.toml")]
     Machine,
@@ -116,6 +121,13 @@ pub struct Compiling {
     /// Worker threads of the CPU
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
+    /// What kernels cost here, as written by `partita calibrate`; for the running CPU the file that it writes without
+    /// -o is taken when it is there
+    #[arg(long, value_name = "FILE", conflicts_with = "no_costs")]
+    pub costs: Option<PathBuf>,
+    /// Predict without a cost file
+    #[arg(long)]
+    pub no_costs: bool,
     /// More rewrite rules
     #[arg(long = "rules", value_name = "FILE")]
     pub rules: Vec<PathBuf>,
@@ -245,6 +257,16 @@ pub struct BenchArgs {
     pub limiting: Limiting,
     #[command(flatten)]
     pub compiling: Compiling,
+}
+
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// Where the costs go; without it to costs.toml in the user's cache folder, where other commands find it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Most threads to measure with; all that the machine has when left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
 }
 
 /// Form of `inspect`'s output.

@@ -48,7 +48,7 @@ pub(super) fn execute(args: &BenchArgs, io: &mut Io) -> Result<()> {
     }
     let mut times = measure(&mut program, &inputs, args.runs)?;
     times.sort_by(f64::total_cmp);
-    let profile = profile(args, &mut program, &inputs)?;
+    let profile = profile(args, &compile, &mut program, &inputs)?;
     let bind_ms = bind_ms(&mut program, &inputs)?;
     let peak_rss_bytes = peak_rss_bytes();
     let error = rounding_error(args, &opening, &inputs, &outputs)?;
@@ -92,7 +92,12 @@ fn relative_error(values: &[f64], exact: &[f64]) -> f64 {
 }
 
 /// Runs with tracing: writes the trace of the first, and sums all of them up, each where asked for.
-fn profile(args: &BenchArgs, program: &mut Program, inputs: &[Datum]) -> Result<Option<Profile>> {
+fn profile(
+    args: &BenchArgs,
+    compile: &CompileOptions,
+    program: &mut Program,
+    inputs: &[Datum],
+) -> Result<Option<Profile>> {
     if !args.profile && args.trace.is_none() {
         return Ok(None);
     }
@@ -115,7 +120,7 @@ fn profile(args: &BenchArgs, program: &mut Program, inputs: &[Datum]) -> Result<
     let counted = timed(&mut traced_run, args.runs)?.len();
     session.set_trace(false);
     let warm = runs.len() - counted;
-    Ok(Some(Profile::new(session, &args.compiling.machine()?, &runs[warm..])))
+    Ok(Some(Profile::new(session, &args.compiling.machine()?, compile.costs.as_deref(), &runs[warm..])))
 }
 
 /// Bytes and shapes of tensors.
@@ -162,7 +167,7 @@ fn report(
     if let Some(profile) = profile.filter(|_| !args.json) {
         io.write(&format!("{}\n", profile.text()))?;
     }
-    let predicted_us = program.plan().provenance.as_ref().map_or(0.0, |p| p.value_us);
+    let predicted_us = predicted_us(program, profile);
     if !args.json {
         return io.write(&format!(
             "median {:.3} ms, least {:.3} ms, p90 {:.3} ms over {} runs; loaded in {load_ms:.1} ms{}; predicted {:.3} ms{}\n",
@@ -188,6 +193,15 @@ fn report(
         "outputs_dir": args.output_dir.as_ref().map(|d| d.display().to_string()),
     });
     io.write(&format!("{object}\n"))
+}
+
+/// Microseconds a run was predicted to take: by the profile, which knows the sizes at hand, where steps follow each other.
+fn predicted_us(program: &Program, profile: Option<&Profile>) -> f64 {
+    let plan = program.plan();
+    match profile {
+        Some(profile) if plan.queues.len() == 1 => profile.total().predicted_us,
+        _ => plan.provenance.as_ref().map_or(0.0, |p| p.value_us),
+    }
 }
 
 fn ms(time: Duration) -> f64 {

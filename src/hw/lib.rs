@@ -6,6 +6,7 @@
 
 mod adapter;
 mod cost;
+mod cost_fit;
 mod cost_table;
 mod cpu;
 mod defaults;
@@ -30,6 +31,7 @@ mod route;
 
 pub use adapter::{AdapterInfo, AdapterType, profile_for_adapter};
 pub use cost::{Bound, Estimate, Work, WorkKind, estimate, transfer_us};
+pub use cost_fit::Fit;
 pub use cost_table::{CostTable, Measurement, price};
 pub use cpu::{Cache, CacheKind, CpuInfo, NumaNode, detect_cpu};
 pub use defaults::CACHE_OVER_MEMORY;

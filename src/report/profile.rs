@@ -2,11 +2,14 @@
 //!
 //! Work is counted from the kernels and the sizes at hand, so that it is right for every binding of the symbols;
 //! kernels that are not listed here have the operations that the plan says. The limit of a step is the larger of
-//! its arithmetic at the device's peak and its bytes at the bandwidth of where they must be.
+//! its arithmetic at the device's peak and its bytes at the bandwidth of where they must be. With a cost file predictions
+//! are for the sizes at hand too; without one they are those of the plan.
 
-use crate::price::precision;
-use partita_hw::{Device, Machine};
-use partita_plan::{ElementType, Kernel, NO_VALUE, Plan, Step, Storage};
+use crate::launch::{Launch, Moved};
+use crate::price::{fitted, precision};
+use crate::terms::{Terms, footprint_bytes};
+use partita_hw::{CostTable, Device, Machine};
+use partita_plan::{ElementType, Plan, Step};
 use partita_runtime::{Bound, Session, TraceRow};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -45,14 +48,25 @@ pub struct Profile {
 
 impl Profile {
     /// A profile from the traces of some runs.
-    pub fn new(session: &Session, machine: &Machine, runs: &[Vec<TraceRow>]) -> Self {
+    pub fn new(
+        session: &Session,
+        machine: &Machine,
+        costs: Option<&CostTable>,
+        runs: &[Vec<TraceRow>],
+    ) -> Self {
         let plan = session.plan();
         let Some(bound) = session.bound() else { return Self::default() };
         let rates: Vec<Option<Rates>> = plan.devices.iter().map(|d| Rates::of(machine, d, bound)).collect();
+        let footprint = touched(plan, bound);
         let mut steps = Vec::new();
         for queue in &plan.queues {
+            let rates = rates[queue.device as usize].as_ref();
             for step in &queue.steps {
-                let mut row = measured(plan, bound, step, rates[queue.device as usize].as_ref());
+                let mut row = measured(plan, bound, step, rates);
+                if let (Some(rates), Some(costs), false) = (rates, costs, queue.copies) {
+                    let us = predicted((plan, bound), step, (rates.device, rates.threads), costs, footprint);
+                    row.predicted_us = us.unwrap_or(row.predicted_us);
+                }
                 row.device = plan.devices[queue.device as usize].name.clone();
                 if queue.copies {
                     (row.kernel, row.flops, row.limit_us) = ("transfer".to_owned(), 0.0, 0.0);
@@ -234,115 +248,40 @@ impl<'a> Rates<'a> {
     }
 }
 
+/// Bytes that a run of the plan touches.
+fn touched(plan: &Plan, bound: &Bound) -> f64 {
+    let steps = plan.queues.iter().filter(|q| !q.copies).flat_map(|q| &q.steps);
+    let terms = steps.filter_map(|step| Some(Terms::of(&Launch::of_step(plan, bound, step)?)));
+    footprint_bytes(terms.collect::<Vec<_>>().iter())
+}
+
+/// Microseconds of a step by the cost file; `None` where it does not say.
+fn predicted(
+    (plan, bound): (&Plan, &Bound),
+    step: &Step,
+    (device, threads): (&Device, u32),
+    costs: &CostTable,
+    footprint: f64,
+) -> Option<f64> {
+    let terms = Terms::of(&Launch::of_step(plan, bound, step)?);
+    Some(fitted(costs, device, threads, &[terms], footprint)?.0)
+}
+
 /// Work, prediction and limit of a step; its time comes from elsewhere.
 fn measured(plan: &Plan, bound: &Bound, step: &Step, rates: Option<&Rates>) -> Row {
-    let unknown = Kernel::default();
-    let kernel = plan.kernels.get(step.kernel as usize).unwrap_or(&unknown);
-    let sizes = Sizes { bound, step };
+    let Some(launch) = Launch::of_step(plan, bound, step) else { return Row::default() };
     let stated = step.why.as_ref().map_or(0.0, |w| w.flops);
-    let flops = sizes.flops(kernel).unwrap_or(stated);
-    let (bytes, weights) = sizes.bytes(kernel);
-    let dtype = step.outputs.first().map_or(0, |&v| plan.values[v as usize].dtype);
-    let dtype = ElementType::try_from(dtype).unwrap_or(ElementType::F32);
+    let flops = launch.flops().unwrap_or(stated);
+    let Moved { total: bytes, weights, .. } = launch.bytes();
+    let dtype = launch.output().map_or(ElementType::F32, |o| o.dtype);
     Row {
         name: step.name.clone(),
-        kernel: sizes.label(kernel),
+        kernel: launch.label(),
         steps: 1,
         predicted_us: step.time_us,
         flops,
         bytes,
         limit_us: rates.map_or(0.0, |r| r.limit_us(dtype, flops, bytes, weights)),
         ..Row::default()
-    }
-}
-
-/// The sizes of a step's operands and results.
-struct Sizes<'a> {
-    bound: &'a Bound,
-    step: &'a Step,
-}
-
-impl Sizes<'_> {
-    fn input(&self, index: usize) -> Option<&[usize]> {
-        let value = *self.step.inputs.get(index)?;
-        self.bound.shapes.get(value as usize).map(Vec::as_slice)
-    }
-
-    fn output(&self) -> Option<&[usize]> {
-        self.bound.shapes.get(*self.step.outputs.first()? as usize).map(Vec::as_slice)
-    }
-
-    /// Operations of the kernels that matter; `None` for others.
-    fn flops(&self, kernel: &Kernel) -> Option<f64> {
-        let count = |shape: &[usize]| shape.iter().map(|&d| d as f64).product::<f64>();
-        let back = |shape: &[usize], n: usize| shape.len().checked_sub(n).map(|at| shape[at] as f64);
-        let out = count(self.output()?);
-        match kernel.library.as_str() {
-            "tile" => Some(out * kernel.program.as_ref()?.instrs.len() as f64),
-            "gemm" => {
-                let a = self.input(0)?;
-                let transposed = kernel.int("trans_a").is_some_and(|t| t != 0);
-                Some(2.0 * out * back(a, if transposed { 2 } else { 1 })?)
-            }
-            "conv" => {
-                let w = self.input(1)?;
-                Some(2.0 * out * count(w.get(1..)?))
-            }
-            "conv_transpose" => {
-                let w = self.input(1)?;
-                Some(2.0 * count(self.input(0)?) * count(w.get(1..)?))
-            }
-            "attention" => {
-                let (q, v) = (self.input(0)?, self.input(2)?);
-                Some(2.0 * (count(q) + out) * back(v, 2)?)
-            }
-            _ => None,
-        }
-    }
-
-    /// Bytes read and written, and those of them that are weights. What only picks from its first operand reads
-    /// as much as it writes.
-    fn bytes(&self, kernel: &Kernel) -> (f64, f64) {
-        let size = |&v: &u32| self.bound.sizes_bytes.get(v as usize).map_or(0.0, |&b| b as f64);
-        let written: f64 = self.step.outputs.iter().map(size).sum();
-        let picks = matches!(kernel.library.as_str(), "gather" | "slice");
-        let (mut read, mut weights) = (0.0, 0.0);
-        for (at, value) in self.step.inputs.iter().enumerate() {
-            if *value == NO_VALUE || self.step.inputs[..at].contains(value) {
-                continue;
-            }
-            let bytes = if picks && at == 0 { size(value).min(written) } else { size(value) };
-            let weight = self.bound.plan.values.get(*value as usize);
-            read += bytes;
-            weights += if weight.is_some_and(|v| v.storage() == Storage::Weight) { bytes } else { 0.0 };
-        }
-        (read + written, weights)
-    }
-
-    /// The kernel's name with what tells its steps apart.
-    fn label(&self, kernel: &Kernel) -> String {
-        let library = kernel.library.as_str();
-        let detail = match library {
-            "conv" | "conv_transpose" => self.window(kernel),
-            "reference" => kernel.string("op").map(str::to_owned),
-            "pool" | "reduce" => kernel.string("mode").map(str::to_owned),
-            _ => None,
-        };
-        detail.map_or(library.to_owned(), |detail| format!("{library} {detail}"))
-    }
-
-    /// `3x3`, with `/2` for strides and the word for one channel per group.
-    fn window(&self, kernel: &Kernel) -> Option<String> {
-        let w = self.input(1)?;
-        let sizes: Vec<String> = w.get(2..)?.iter().map(ToString::to_string).collect();
-        let stride = kernel.ints("strides").iter().copied().max().unwrap_or(1);
-        let stride = if stride > 1 { format!("/{stride}") } else { String::new() };
-        let groups = kernel.int("group").unwrap_or(1);
-        let groups = match groups {
-            1 => "",
-            _ if w[1] == 1 => " depthwise",
-            _ => " grouped",
-        };
-        Some(format!("{}{stride}{groups}", sizes.join("x")))
     }
 }

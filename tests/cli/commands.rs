@@ -29,6 +29,7 @@ fn help_teaches() {
         "compile",
         "run",
         "bench",
+        "calibrate",
         "inspect",
         "optimize",
         "explain",

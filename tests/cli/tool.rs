@@ -56,7 +56,8 @@ impl Tool {
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_partita"));
-        command.args(args).current_dir(self.folder.path());
+        // Nothing of the user's own may change an answer.
+        command.args(args).current_dir(self.folder.path()).env("XDG_CACHE_HOME", self.path("cache"));
         command
     }
 

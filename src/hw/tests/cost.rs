@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap in a test helper is a failed test")]
 
 use partita_hw::{
-    Bound, CostTable, Device, Driver, Estimate, Kind, Machine, Measurement, Precision, Profiles, Work,
+    Bound, CostTable, Device, Driver, Estimate, Fit, Kind, Machine, Measurement, Precision, Profiles, Work,
     WorkKind, estimate, price, transfer_us,
 };
 
@@ -172,4 +172,50 @@ fn cost_table_errors_are_located() {
         error(&format!("schema = 1\n{entry}unit = \"ms\"\n")).contains("H002: entry 1 has no field `unit`")
     );
     assert!(error(&format!("schema = 1\n{}", entry.replace("us = 1\n", ""))).contains("H004"));
+}
+
+fn fit(launch: f64, byte: f64) -> Fit {
+    let ns = [("launch", launch), ("byte read, far", byte)].map(|(name, ns)| (name.to_owned(), ns));
+    Fit { grain: 4096.0, ns: ns.into(), samples: 7, origin: "test".to_owned(), date: "2026-11-01".to_owned() }
+}
+
+#[test]
+fn fits_are_kept_by_class_and_threads() {
+    let mut table = CostTable::default();
+    table.processor = Some("a \"processor\"".to_owned());
+    table.far_bytes = Some(1.5e7);
+    for (class, threads) in [("gemm", 8), ("conv", 1), ("gemm", 2)] {
+        table.insert_fit("cpu0", class, threads, fit(f64::from(threads), 0.01));
+    }
+    let text = table.to_toml();
+    let again = CostTable::parse("costs.toml", &text).unwrap();
+    assert_eq!((&again, again.to_toml()), (&table, text));
+    let launch = |threads| table.fit("cpu0", "gemm", threads).map(|fit| fit.ns["launch"]);
+    // The most threads that were measured and are there; fewer than any: the fewest.
+    assert_eq!([1, 2, 7, 8, 64].map(launch), [2.0, 2.0, 2.0, 8.0, 8.0].map(Some));
+    assert_eq!(table.fit("cpu0", "pool", 2), None);
+    assert_eq!(table.fit("cpu1", "gemm", 2), None);
+    let amounts = [("launch", 1.0), ("byte read, far", 1e6), ("unknown", 1e9)];
+    assert!((fit(500.0, 0.01).time_us(amounts.into_iter()) - 10.5).abs() < 1e-9);
+}
+
+#[test]
+fn errors_in_fits_are_located() {
+    let good = "[[fit]]\ndevice = \"d\"\nclass = \"gemm\"\nthreads = 1\ngrain = 0.0\n\
+        ns = { launch = 100.0 }\nsamples = 3\norigin = \"o\"\ndate = \"2026-01-01\"\n";
+    let read = |text: &str| CostTable::parse("c.toml", &format!("schema = 1\n{text}"));
+    let error = |text: &str| read(text).unwrap_err().to_string();
+    assert!(read(good).is_ok());
+    let twice = error(&format!("{good}{good}"));
+    assert!(twice.starts_with("c.toml:11:1: H009: gemm on d with 1 threads is listed twice"), "{twice}");
+    for (from, to, code) in [
+        ("launch = 100.0", "launch = -1", "H005"),
+        ("launch = 100.0", "launch = \"fast\"", "H003"),
+        ("threads = 1\n", "", "H004"),
+        ("ns = { launch = 100.0 }\n", "", "H004"),
+        ("samples = 3", "samples = 3\nspeed = 1", "H002"),
+    ] {
+        let text = error(&good.replace(from, to));
+        assert!(text.contains(code), "{to}: {text}");
+    }
 }
