@@ -201,7 +201,8 @@ mod tests {
 
     /// A product with a constant second operand.
     fn product(m: usize, k: usize, n: usize) -> Terms {
-        let operand = |shape: &[usize], constant| Operand {
+        let operand = |value, shape: &[usize], constant| Operand {
+            value,
             dtype: ElementType::F32,
             shape: shape.to_vec(),
             constant,
@@ -210,8 +211,9 @@ mod tests {
         let kernel = Kernel { library: "gemm".to_owned(), ..Kernel::default() };
         Terms::of(&Launch {
             kernel: &kernel,
-            inputs: vec![Some(operand(&[m, k], false)), Some(operand(&[k, n], true))],
-            outputs: vec![operand(&[m, n], false)],
+            inputs: vec![Some(operand(0, &[m, k], false)), Some(operand(1, &[k, n], true))],
+            outputs: vec![operand(2, &[m, n], false)],
+            symbols: Vec::new(),
         })
     }
 

@@ -71,8 +71,9 @@ pub struct Pricing<'a> {
 pub fn price(graph: &Graph, regions: &Regions, lowered: &[Lowered], pricing: &Pricing) -> Prices {
     let mut prices = Prices { rows: Vec::new(), work: Vec::new(), weight_bytes: Vec::new() };
     let size = |s: &str| pricing.hints.get(s).copied().or(Some(SYMBOL_HINT));
+    let symbols: Vec<i64> = graph.all_symbols().iter().map(|s| size(s).unwrap_or(SYMBOL_HINT)).collect();
     let described = |l: &Lowered| -> Vec<Terms> {
-        l.calls.iter().map(|call| Terms::of(&Launch::of_call(graph, call, &size))).collect()
+        l.calls.iter().map(|call| Terms::of(&Launch::of_call(graph, call, &size, &symbols))).collect()
     };
     let described: Vec<Vec<Terms>> = lowered.iter().map(described).collect();
     let footprint_bytes = footprint_bytes(described.iter().flatten());

@@ -3,7 +3,7 @@
 //! Amounts follow from kernel and shapes alone. A fit (measured by `calibrate`) says how long one of each takes on some
 //! machine; `price` multiplies. An amount that costs nothing there fits as zero, so listing one too many does no harm.
 
-use crate::launch::{Launch, Operand, count};
+use crate::launch::{Heads, Launch, Operand, count};
 use partita_plan::tile::{Lane, TileOp};
 use partita_plan::{Kernel, TileProgram};
 use std::collections::BTreeMap;
@@ -104,8 +104,8 @@ impl Terms {
             resting_bytes: bytes.weights + bytes.inputs,
         };
         let known = match launch.kernel.library.as_str() {
-            "gemm" | "gemm_n_bits" => terms.gemm(launch),
-            "conv" => terms.conv(launch),
+            "gemm" | "gemm_int" | "gemm_n_bits" => terms.gemm(launch),
+            "conv" | "conv_int" => terms.conv(launch),
             "conv_transpose" => terms.conv_transpose(launch),
             "attention" => terms.attention(launch),
             "softmax" | "layer_norm" | "reduce" => terms.rows(launch),
@@ -195,7 +195,7 @@ impl Terms {
     }
 
     fn gemm(&mut self, launch: &Launch) -> Option<()> {
-        let (a, b, out) = (launch.input(0)?, launch.input(1)?, launch.output()?);
+        let (a, b, out) = (launch.input(0)?, launch.weight()?, launch.output()?);
         let (rows, columns) = last_two(&out.shape)?;
         let mut matrices = out.count() / (rows * columns).max(1.0);
         let turned = launch.kernel.int("trans_a").is_some_and(|t| t != 0);
@@ -227,11 +227,12 @@ impl Terms {
     }
 
     fn conv(&mut self, launch: &Launch) -> Option<()> {
-        let (x, w, out) = (launch.input(0)?, launch.input(1)?, launch.output()?);
+        let (x, w, out) = (launch.input(0)?, launch.weight()?, launch.output()?);
         let (kernel, layout) = (launch.kernel, launch.kernel.string("layout").unwrap_or("nchw"));
         let groups = kernel.int("group").unwrap_or(1).max(1) as f64;
         let taps = count(w.shape.get(2..)?);
-        let (channels, inputs) = (w.shape[0] as f64, w.shape[1] as f64);
+        let [channels, inputs, ..] = w.shape[..] else { return None };
+        let (channels, inputs) = (channels as f64, inputs as f64);
         let pixels = out.count() / channels.max(1.0);
         let kind = match () {
             () if groups > 1.0 && inputs <= 1.0 => "depthwise",
@@ -239,7 +240,7 @@ impl Terms {
             () if taps <= 1.0 => "pointwise",
             () => "window",
         };
-        self.class = format!("conv {kind} {layout}");
+        self.class = format!("{} {kind} {layout}", kernel.library);
         if kind == "depthwise" {
             self.work = out.count() * taps;
             self.add("tap", self.work);
@@ -291,9 +292,7 @@ impl Terms {
     }
 
     fn attention(&mut self, launch: &Launch) -> Option<()> {
-        let (q, v) = (launch.input(0)?, launch.input(2)?);
-        let ((rows, depth), (keys, values)) = (last_two(&q.shape)?, last_two(&v.shape)?);
-        let heads = q.count() / (rows * depth).max(1.0);
+        let Heads { heads, queries: rows, keys, depth, values } = launch.heads()?;
         self.product(rows, keys, depth, heads);
         self.product(rows, values, keys, heads);
         self.work = heads * rows * keys * (depth + values);
