@@ -1,4 +1,5 @@
 //! Products, convolutions and poolings of bytes against their definition.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -79,7 +80,7 @@ impl Program {
         self.float(TileOp::Mul, &[centred, scale])
     }
 
-    fn to_int(&mut self, x: u32, dtype: ElementType) -> u32 {
+    fn as_int(&mut self, x: u32, dtype: ElementType) -> u32 {
         let int = self.push(TileOp::ToInt, Lane::Float, &[x]);
         let wrapped = self.push(TileOp::Wrap, Lane::Int, &[int]);
         self.instrs[wrapped as usize].index = dtype as u32;
@@ -150,7 +151,7 @@ impl Tail {
             }
             Self::Column | Self::Residual => {
                 let number = p.quantize(main, U);
-                let int = p.to_int(number, U.dtype);
+                let int = p.as_int(number, U.dtype);
                 let value = p.dequantize(int, U);
                 let (term, operand) = if self == Self::Column {
                     (p.load(Lane::Float), Tensor::noise(&column, 9))
@@ -421,7 +422,7 @@ impl Conv {
         let layout = if self.first { "nchw" } else { "nhwc" };
         let spec = self.spec("pool").ints("kernel", &kernel).string("mode", "max").string("layout", layout);
         run_all(&spec, &[Some(x)], &[(dtype, y_shape)], |name, results| {
-            assert_eq!(results[0], want, "{name}")
+            assert_eq!(results[0], want, "{name}");
         });
     }
 }
