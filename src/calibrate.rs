@@ -9,6 +9,7 @@ mod measure;
 mod nets;
 mod parts;
 mod sets;
+pub mod tune;
 
 use crate::error::{Error, Result};
 use crate::fit::{self, Sample, quantile};

@@ -3,17 +3,19 @@
 //! load -> optimize -> layout -> regions -> lower -> price -> place -> assemble, each a function from one named value to
 //! the next; `Compiled` keeps what reports read.
 
+use crate::calibrate::tune;
 use crate::error::{Error, Result};
 use crate::link::link;
 use crate::placement::{Placement, Wishes, place};
 use crate::price::{Prices, Pricing, bytes_of, price, symbol_hints};
 use crate::report::summary;
 use crate::{covers, devices};
+use partita_codegen::algorithm::Candidate;
 use partita_codegen::lower::{Precision, takes_epilogue};
 use partita_codegen::{
     Assembly, DeviceSpec, Lowered, Placed, Target, assemble, is_static, lower::Ctx, lower_regions,
 };
-use partita_hw::{CostTable, Machine};
+use partita_hw::{CostTable, Driver, Machine};
 use partita_ir::builder::infer_graph;
 use partita_ir::{Graph, Regions};
 
@@ -235,7 +237,7 @@ pub(crate) fn plan_part(graph: Graph, given: bool, setting: &Setting) -> Result<
     let Setting { machine, options, specs, progress, .. } = setting;
     let (graph, history) = layout(graph, setting)?;
     let regions = partita_passes::fuse::fuse(&graph, &FuseRules { takes_epilogue: &takes_epilogue });
-    let lowered = lower(&graph, &regions, specs, options)?;
+    let lowered = lower(&graph, &regions, setting)?;
     let hints = symbol_hints(&graph, &options.hints);
     progress("placing");
     let pricing = Pricing { machine, devices: specs, costs: options.costs.as_deref(), hints: &hints };
@@ -279,16 +281,18 @@ fn check_required(plan: &Plan, required: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn lower(
-    graph: &Graph,
-    regions: &Regions,
-    specs: &[DeviceSpec],
-    options: &CompileOptions,
-) -> Result<Vec<Lowered>> {
+fn lower(graph: &Graph, regions: &Regions, setting: &Setting) -> Result<Vec<Lowered>> {
+    let Setting { specs, options, .. } = setting;
     let inference = infer_graph(graph)?;
     let names: Vec<String> = graph.all_symbols().iter().map(ToString::to_string).collect();
     let symbols = |name: &str| names.iter().position(|n| n == name);
     let targets: Vec<Target> = specs.iter().map(|s| s.target).collect();
+    let measured = |candidate: &Candidate| {
+        let (spec, device) =
+            specs.iter().zip(&setting.machine.devices).find(|(_, d)| d.driver == Driver::Cpu)?;
+        let key = tune::key(candidate, spec.device.threads);
+        Some(options.costs.as_ref()?.get(&device.name, &key)?.us)
+    };
     let ctx = Ctx {
         graph,
         inference: &inference,
@@ -296,6 +300,7 @@ fn lower(
         targets: &targets,
         precision: options.precision,
         strict: options.strict,
+        measured: &measured,
     };
     Ok(lower_regions(&ctx, regions)?)
 }

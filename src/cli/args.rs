@@ -202,6 +202,10 @@ pub struct CompileArgs {
     pub output: PathBuf,
     #[command(flatten)]
     pub compiling: Compiling,
+    /// Measure on this machine which way to compute is fastest, where there is a choice (at most a minute), and note it
+    /// in the cost file
+    #[arg(long, conflicts_with_all = ["no_costs", "strict"])]
+    pub tune: bool,
     /// Write a DOT file for every stage into DIR
     #[arg(long, value_name = "DIR")]
     pub dump_dot: Option<PathBuf>,

@@ -3,8 +3,7 @@
 use super::args::CalibrateArgs;
 use super::{Io, costs};
 use crate::calibrate::{Calibrating, calibrate};
-use crate::error::{Error, Result};
-use std::path::{Path, PathBuf};
+use crate::error::Result;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Time that measuring may take in all.
@@ -13,23 +12,11 @@ const TIME: Duration = Duration::from_secs(50);
 pub(super) fn execute(args: &CalibrateArgs, io: &mut Io) -> Result<()> {
     let machine = crate::devices::detected(false)?;
     let most = args.threads.or_else(|| machine.devices.iter().find_map(|d| d.threads)).unwrap_or(1);
-    let path = output(args)?;
+    let path = costs::path_or_default(args.output.as_deref())?;
     let how = Calibrating { threads: &counts(most), time: TIME, date: &today(), progress: io.progress };
     let calibration = calibrate(&machine, &how)?;
-    std::fs::write(&path, calibration.costs.to_toml()).map_err(|e| Error::io("write", &path, &e))?;
+    costs::write(&calibration.costs, &path)?;
     io.write(&format!("{}written to {}\n", calibration.report, path.display()))
-}
-
-/// The file that is asked for, or the default one, whose folder is made.
-fn output(args: &CalibrateArgs) -> Result<PathBuf> {
-    if let Some(path) = &args.output {
-        return Ok(path.clone());
-    }
-    let path = costs::default_path()
-        .ok_or_else(|| Error::new("M023", "no cache folder is known", "name a file with -o FILE"))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, &e))?;
-    Ok(path)
 }
 
 /// Thread counts to measure: powers of two, and the most.
@@ -40,7 +27,7 @@ fn counts(most: u32) -> Vec<u32> {
 }
 
 /// Today in UTC as year-month-day.
-fn today() -> String {
+pub(super) fn today() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     date(seconds / 86_400)
 }

@@ -1,17 +1,33 @@
 //! `partita compile`.
 
-use super::Io;
 use super::args::CompileArgs;
+use super::calibrate::today;
+use super::{Io, costs};
+use crate::calibrate::tune::{Tuned, Tuning, tune};
 use crate::error::{Error, Result};
-use crate::pipeline::{Compiled, compile, load_with};
+use crate::pipeline::{CompileOptions, Compiled, Model, compile, load_with};
 use crate::report::{stages, summary};
+use partita_hw::{CostTable, Driver, Machine};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time that tuning may take.
+const TUNING_TIME: Duration = Duration::from_secs(50);
 
 pub(super) fn execute(args: &CompileArgs, io: &mut Io) -> Result<()> {
-    let options = args.compiling.options()?;
     let machine = args.compiling.machine()?;
+    if let (true, Some(path)) = (args.tune, &args.compiling.costs)
+        && !path.exists()
+    {
+        costs::write(&CostTable::default(), path)?;
+    }
+    let mut options = args.compiling.options()?;
     (io.progress)("loading");
     let model = load_with(&args.model, &args.compiling.import()?)?;
+    if args.tune {
+        options.costs = Some(tuned(args, &model, &machine, &options, io)?);
+    }
     let compiled = compile(&model, &machine, &options, io.progress)?;
     (io.progress)("writing");
     crate::session::write(&compiled, &args.output)?;
@@ -19,6 +35,31 @@ pub(super) fn execute(args: &CompileArgs, io: &mut Io) -> Result<()> {
         dump(&compiled, dir)?;
     }
     io.write(&summary::compiled(&compiled))
+}
+
+/// The cost file with what was missing for the model.
+fn tuned(
+    args: &CompileArgs,
+    model: &Model,
+    machine: &Machine,
+    options: &CompileOptions,
+    io: &mut Io,
+) -> Result<Arc<CostTable>> {
+    let mut table = options.costs.as_deref().cloned().unwrap_or_default();
+    let cpu = machine.devices.iter().find(|d| d.driver == Driver::Cpu);
+    table.processor = table.processor.or_else(|| cpu.and_then(|d| d.title.clone()));
+    let path = costs::path_or_default(args.compiling.costs.as_deref())?;
+    let how = Tuning { time: TUNING_TIME, date: &today(), progress: io.progress };
+    let tuned = tune(model, machine, options, &mut table, &how)?;
+    if tuned.measured > 0 {
+        costs::write(&table, &path)?;
+    }
+    let Tuned { convolutions, measured } = tuned;
+    io.write(&format!(
+        "tuned: {convolutions} sizes of convolutions have a choice, {measured} were measured now; costs in {}\n",
+        path.display()
+    ))?;
+    Ok(Arc::new(table))
 }
 
 fn dump(compiled: &Compiled, dir: &Path) -> Result<()> {

@@ -40,6 +40,28 @@ pub(super) fn read_own(path: &Path, machine: &Machine) -> Result<Option<Arc<Cost
     Ok(Some(read(path)?).filter(|costs| fits(costs, machine)))
 }
 
+/// Writes a cost file beside which nobody sees half of it.
+pub(super) fn write(costs: &CostTable, path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, &e))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io("create", folder, &e))?;
+    std::io::Write::write_all(&mut file, costs.to_toml().as_bytes())
+        .map_err(|e| Error::io("write", path, &e))?;
+    file.persist(path).map_err(|e| Error::io("write", path, &e.error))?;
+    Ok(())
+}
+
+/// The file that was named, or the default one.
+///
+/// # Errors
+/// `M023` when no folder is known for it.
+pub(super) fn path_or_default(named: Option<&Path>) -> Result<PathBuf> {
+    let path = named.map(Path::to_path_buf).or_else(default_path);
+    path.ok_or_else(|| {
+        Error::new("M023", "no cache folder is known", "name a file with -o FILE or --costs FILE")
+    })
+}
+
 fn fits(costs: &CostTable, machine: &Machine) -> bool {
     let cpus = || machine.devices.iter().filter(|d| d.driver == Driver::Cpu);
     costs.processor.is_none() || cpus().any(|d| d.title == costs.processor)

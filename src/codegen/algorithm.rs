@@ -2,17 +2,46 @@
 //! transforms data and results, reads more weights and rounds differently.
 //!
 //! The choice counts cycles of a core with two vector units of sixteen lanes, whose ratios hold for narrower ones: what
-//! is compared are products, transforms and bytes of weights, from the sizes alone.
+//! is compared are products, transforms and bytes of weights, from the sizes alone. Where all ways were measured for the
+//! sizes at hand, the measurement decides.
+
+use crate::lower::Precision;
+use std::fmt;
 
 /// Sizes of a convolution with windows of 3 x 3, steps of 1 and one group; `height` and `width` are its results'.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    pub(crate) images: usize,
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-    pub(crate) inputs: usize,
-    pub(crate) outputs: usize,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sizes {
+    pub images: usize,
+    pub height: usize,
+    pub width: usize,
+    pub inputs: usize,
+    pub outputs: usize,
 }
+
+/// The ways to compute such a convolution: what the parameter `algorithm` of its kernel may be.
+pub const ALGORITHMS: [&str; 3] = ["direct", "winograd2", "winograd4"];
+
+/// One way for one convolution. What it prints is its key among measured times.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    pub sizes: Sizes,
+    pub precision: Precision,
+    pub algorithm: &'static str,
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sizes { images, height, width, inputs, outputs } = self.sizes;
+        write!(f, "conv 3x3 nhwc {images}x{height}x{width}x{inputs} to {outputs}")?;
+        if self.precision == Precision::Bf16 {
+            write!(f, ", bf16")?;
+        }
+        write!(f, ", {}", self.algorithm)
+    }
+}
+
+/// Microseconds of a candidate, where it was measured.
+pub type Measured<'a> = &'a dyn Fn(&Candidate) -> Option<f64>;
 
 /// A way to compute the results square by square.
 struct Way {
@@ -68,10 +97,23 @@ impl Sizes {
         self.products(squares, (way.m + 2).pow(2), SQUARES) + squares as f64 * transforms
     }
 
-    /// The parameter `algorithm` of the kernel that is expected to be fastest; the direct one multiplies `rate` times as
-    /// fast as the others, which know of f32 only.
-    pub(crate) fn algorithm(&self, rate: f64) -> &'static str {
-        let mut best = ("direct", self.direct() * MARGIN / rate);
+    /// The fastest way: as measured when all of them were, else as counted.
+    pub(crate) fn algorithm(&self, precision: Precision, measured: Measured) -> &'static str {
+        let time = |algorithm: &'static str| {
+            let us = measured(&Candidate { sizes: *self, precision, algorithm })?;
+            Some((algorithm, us))
+        };
+        let times: Option<Vec<(&str, f64)>> = ALGORITHMS.into_iter().map(time).collect();
+        match times.and_then(|all| all.into_iter().min_by(|a, b| a.1.total_cmp(&b.1))) {
+            Some((algorithm, _)) => algorithm,
+            None => self.counted(precision),
+        }
+    }
+
+    /// The way that takes the fewest cycles. Only the direct one multiplies faster in bfloat16.
+    fn counted(&self, precision: Precision) -> &'static str {
+        let rate = if precision == Precision::Bf16 { 2.0 } else { 1.0 };
+        let mut best = (ALGORITHMS[0], self.direct() * MARGIN / rate);
         for way in &WAYS {
             let cycles = self.squares(way);
             if cycles < best.1 {
@@ -101,7 +143,18 @@ mod tests {
     use super::*;
 
     fn choice(side: usize, inputs: usize, outputs: usize) -> &'static str {
-        Sizes { images: 1, height: side, width: side, inputs, outputs }.algorithm(1.0)
+        Sizes { images: 1, height: side, width: side, inputs, outputs }.algorithm(Precision::F32, &|_| None)
+    }
+
+    #[test]
+    fn what_was_measured_decides_when_all_was() {
+        let sizes = Sizes { images: 1, height: 56, width: 56, inputs: 64, outputs: 64 };
+        let all = |c: &Candidate| Some(if c.algorithm == "winograd2" { 1.0 } else { 2.0 });
+        assert_eq!(sizes.algorithm(Precision::F32, &all), "winograd2");
+        let some = |c: &Candidate| (c.algorithm != "winograd4").then_some(1.0);
+        assert_eq!(sizes.algorithm(Precision::F32, &some), "winograd4");
+        let key = Candidate { sizes, precision: Precision::Bf16, algorithm: "direct" }.to_string();
+        assert_eq!(key, "conv 3x3 nhwc 1x56x56x64 to 64, bf16, direct");
     }
 
     #[test]

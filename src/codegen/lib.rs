@@ -9,7 +9,7 @@
 //! **Reading order.** `call` (what a region becomes), `lower` (the table of operators), `windows` (convolution and
 //! pooling), `program` (elementwise chains), `views` and `heads` (attention over operands that stay where they are), `assemble`, `weights`.
 
-mod algorithm;
+pub mod algorithm;
 mod arenas;
 pub mod assemble;
 pub mod call;

@@ -3,7 +3,7 @@
 //! An operator without a row, or whose types and attributes do not fit the kernel, becomes the `reference` kernel:
 //! nothing is refused because only a fast path is missing.
 
-use crate::algorithm::{Sizes, rounding_pays};
+use crate::algorithm::{Measured, Sizes, rounding_pays};
 use crate::call::{Arg, Call, Lowered, Target};
 use crate::heads;
 use crate::params::{KernelBuilder, SymbolIndex, exprs};
@@ -29,10 +29,12 @@ pub struct Ctx<'a> {
     pub precision: Precision,
     /// Whether sums keep the order and the products their definition has: no transforms.
     pub strict: bool,
+    /// What ways to compute were measured.
+    pub measured: Measured<'a>,
 }
 
 /// What products and convolutions with constant weights multiply; sums are f32 either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
     #[default]
     F32,
@@ -530,7 +532,7 @@ fn algorithm(ctx: &Ctx, node: &Node, windows: &Windows) -> Option<&'static str> 
         inputs: known(&w.shape[1])?,
         outputs: known(&w.shape[0])?,
     };
-    Some(sizes.algorithm(if ctx.precision == Precision::Bf16 { 2.0 } else { 1.0 }))
+    Some(sizes.algorithm(ctx.precision, ctx.measured))
 }
 
 fn conv_transpose(ctx: &Ctx, node: &Node) -> Option<Own> {

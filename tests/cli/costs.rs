@@ -80,3 +80,30 @@ fn cost_files_that_are_wrong() {
     let both = tool.command(&[&line[..], &["costs.toml", "--no-costs"]].concat()).output().unwrap();
     assert_eq!(both.status.code(), Some(2));
 }
+
+#[test]
+fn tuning_measures_once_and_then_decides_alone() {
+    let tool = Tool::new();
+    tool.write(
+        "conv.graph",
+        "graph g(%x: f32[1, 24, 10, 10]) -> (%y) {
+          const %w: f32[24, 24, 3, 3] = random(1)
+          const %v: f32[24, 24, 3, 3] = random(2)
+          %a = conv %x, %w {pads = [1, 1, 1, 1]}
+          %y = conv %a, %v {pads = [1, 1, 1, 1]}
+        }",
+    );
+    let compile = |plan: &str, more: &[&str]| {
+        let line = ["compile", "conv.graph", "-o", plan, "--threads", "1", "--costs", "tuned.toml"];
+        let text = tool.ok(&[&line[..], more].concat()).stdout;
+        (std::fs::read(tool.path(plan)).unwrap(), text)
+    };
+    let (first, text) = compile("a.plan", &["--tune"]);
+    assert!(text.contains("1 sizes of convolutions have a choice, 1 were measured now"), "{text}");
+    let (second, text) = compile("b.plan", &["--tune"]);
+    assert!(text.contains("0 were measured now"), "{text}");
+    assert!(first == second && first == compile("c.plan", &[]).0, "the same costs, another plan");
+    let costs = std::fs::read_to_string(tool.path("tuned.toml")).unwrap();
+    assert_eq!(costs.matches("conv 3x3 nhwc 1x10x10x24 to 24, ").count(), 3, "{costs}");
+    assert!(costs.contains("partita") && costs.contains("date = "), "{costs}");
+}

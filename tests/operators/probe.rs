@@ -183,6 +183,7 @@ fn libraries(graph: &Graph, id: NodeId, target: &Target) -> Vec<String> {
         targets: &[*target],
         precision: Default::default(),
         strict: false,
+        measured: &|_| None,
     };
     let Ok(lowered) = lower_regions(&ctx, &regions) else { return Vec::new() };
     let calls = lowered.into_iter().flat_map(|l| {
