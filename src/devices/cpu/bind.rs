@@ -7,8 +7,8 @@ use crate::memory::Memory;
 use crate::prepared::{Call, Operand, Prepared, bad_step};
 use crate::widened;
 use crate::{
-    attention, conv, conv_int, conv_transpose, fill, gather, gemm, gemm_int, mobile_block, movement, n_bits,
-    norm, pool, pool_bytes, reduce, reference, rotary, softmax, tile,
+    attention, conv, conv_int, conv_transpose, fill, gather, gemm, gemm_int, movement, n_bits, norm, pool,
+    pool_bytes, reduce, reference, rotary, softmax, tile,
 };
 use partita_plan::Storage;
 use partita_plan::{ElementType, Kernel, NO_VALUE, Step};
@@ -196,7 +196,6 @@ pub(crate) fn prepare(
         "gemm_n_bits" => n_bits::prepare(&call),
         "conv" => widened::prepare(call, conv::prepare),
         "conv_transpose" => widened::prepare(call, conv_transpose::prepare),
-        "mobile_block" => widened::prepare(call, mobile_block::prepare),
         "pool" if call.inputs.iter().flatten().any(|o| pool_bytes::is_byte(o.dtype)) => {
             pool_bytes::prepare(&call)
         }

@@ -8,8 +8,8 @@ use crate::winograd_weight::pack_winograd;
 use partita_plan::{ElementType, Kernel};
 
 /// Libraries that compute in f32 and accept f16 and bf16 by conversion.
-const FLOAT_KERNELS: [&str; 8] =
-    ["gemm", "conv", "conv_transpose", "mobile_block", "pool", "reduce", "softmax", "layer_norm"];
+const FLOAT_KERNELS: [&str; 7] =
+    ["gemm", "conv", "conv_transpose", "pool", "reduce", "softmax", "layer_norm"];
 /// Libraries that move elements of any type.
 const MOVEMENT: [&str; 8] = ["transpose", "slice", "expand", "concat", "split", "pad", "copy", "fill"];
 
@@ -133,8 +133,7 @@ pub fn pack(
         "gemm_int" | "conv_int" if operand == 3 => return pack_int(kernel, raw, dtype, shape),
         _ => {}
     }
-    let weight = operand == 1 || (kernel.library == "mobile_block" && matches!(operand, 3 | 5));
-    if !weight || dtype != ElementType::F32 || shape.contains(&0) {
+    if operand != 1 || dtype != ElementType::F32 || shape.contains(&0) {
         return None;
     }
     let (chunks, rest) = raw.as_chunks::<4>();
@@ -147,7 +146,6 @@ pub fn pack(
         "gemm" => pack_gemm(kernel, &values, shape),
         "conv" => pack_conv(kernel, &values, shape),
         "conv_transpose" => pack_conv_transpose(kernel, &values, shape),
-        "mobile_block" => pack_mobile_block(operand, &values, shape),
         _ => None,
     }
 }
@@ -173,16 +171,6 @@ fn pack_conv(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String
         None | Some("nchw") => None,
         Some(_) => Some(pack_channels_last(kernel, values, groups, channels / groups, rest)),
     }
-}
-
-fn pack_mobile_block(operand: usize, values: &[f32], shape: &[usize]) -> Option<(String, Vec<u8>)> {
-    let &[outputs, inputs, height, width] = shape else { return None };
-    if operand == 3 {
-        let layout = Layout::Depthwise { taps: height * width, channels: outputs };
-        return (inputs == 1).then(|| (layout.to_string(), pack_depthwise(values, height * width, outputs)));
-    }
-    let layout = Layout::ConvB { groups: 1, depth: inputs, columns: outputs };
-    (height * width == 1).then(|| (layout.to_string(), pack_conv_b(values, 1, outputs, inputs, 1)))
 }
 
 fn pack_conv_transpose(kernel: &Kernel, values: &[f32], shape: &[usize]) -> Option<(String, Vec<u8>)> {

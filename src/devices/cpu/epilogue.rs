@@ -69,11 +69,6 @@ impl Epilogue {
         Self::bind(call, n_own, matrix, post)
     }
 
-    /// What the registers do, and nothing else.
-    pub(crate) fn of(post: Post) -> Self {
-        Self { post, bias_rows: 1, tile: None }
-    }
-
     fn bind(call: &Call<'_>, n_own: usize, matrix: Matrix, post: Post) -> Result<Self, RuntimeError> {
         let epilogue = Self { post, bias_rows: matrix.rows.max(1), tile: None };
         let Some(program) = &call.kernel.program else { return Ok(epilogue) };

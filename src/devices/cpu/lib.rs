@@ -97,8 +97,6 @@ mod micro_int_depthwise;
 #[cfg(feature = "run")]
 mod micro_n_bits;
 #[cfg(feature = "run")]
-mod mobile_block;
-#[cfg(feature = "run")]
 mod movement;
 #[cfg(feature = "run")]
 mod n_bits;

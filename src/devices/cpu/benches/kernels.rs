@@ -14,7 +14,7 @@ use common::{Spec, Tensor, bound};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use partita_cpu::CpuFactory;
 use partita_plan::tile::{Lane, TileOp};
-use partita_plan::{ElementType, Param, TileInstr, TileProgram};
+use partita_plan::{ElementType, TileInstr, TileProgram};
 use partita_runtime::driver::DriverFactory;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -131,41 +131,6 @@ fn depthwise_last(c: &mut Criterion, kernel: usize, stride: usize, side: usize, 
     let x = Tensor::noise(&[1, side, side, channels], 1);
     let name = format!("depthwise nhwc {kernel}x{kernel} s{stride} {channels} {side}");
     step(c, &name, work, &spec, vec![x, w, Tensor::noise(&[channels], 3)], &[1, out, out, channels]);
-}
-
-/// A mobile block as one kernel, and the two products it has besides the depthwise convolution.
-fn mobile_block(c: &mut Criterion, [side, stride, inputs, channels, outputs]: [usize; 5]) {
-    let out = side.div_ceil(stride);
-    let name = format!("s{stride} {inputs}-{channels}-{outputs} {side}");
-    let weights = [[channels, inputs, 1, 1], [channels, 1, 3, 3], [outputs, channels, 1, 1]];
-    let spec = Spec::new("mobile_block")
-        .ints("strides", &[stride as i64; 2])
-        .ints("pads", &[1; 4])
-        .int("n_own", 7)
-        .param(Param {
-            name: "activations".into(),
-            strings: vec!["clip".into(), "clip".into()],
-            ..Param::default()
-        })
-        .param(Param { name: "values".into(), floats: vec![0.0, 6.0, 0.0, 6.0], ..Param::default() });
-    let mut operands = vec![Tensor::noise(&[1, side, side, inputs], 1)];
-    for (shape, seed) in weights.iter().zip(2..) {
-        operands.push(Tensor::noise(shape, seed).into_weight());
-        operands.push(Tensor::noise(&shape[..1], seed + 3));
-    }
-    let (large, small) = (side * side * channels, out * out * channels);
-    let work = 2 * (large * inputs + small * (9 + outputs)) as u64;
-    step(c, &format!("mobile block {name}"), work, &spec, operands, &[1, out, out, outputs]);
-    depthwise_last(c, 3, stride, side, channels);
-    for (side, inputs, outputs, bounded) in [(side, inputs, channels, true), (out, channels, outputs, false)]
-    {
-        let spec = Spec::new("conv").string("layout", "nhwc").int("n_own", 3);
-        let spec = if bounded { spec.program(relu6()) } else { spec };
-        let w = Tensor::noise(&[outputs, inputs, 1, 1], 2).into_weight();
-        let x = vec![Tensor::noise(&[1, side, side, inputs], 1), w, Tensor::noise(&[outputs], 3)];
-        let name = format!("conv nhwc 1x1 {inputs}-{outputs} {side}");
-        step(c, &name, 2 * (side * side * inputs * outputs) as u64, &spec, x, &[1, side, side, outputs]);
-    }
 }
 
 fn instr(op: TileOp, args: &[u32], float: f64) -> TileInstr {
@@ -343,15 +308,6 @@ fn channels_last(c: &mut Criterion) {
         [(3, 1, 112, 32), (3, 1, 14, 576), (3, 1, 7, 960), (5, 2, 28, 96), (5, 1, 14, 240), (5, 1, 7, 576)]
     {
         depthwise_last(c, kernel, stride, side, channels);
-    }
-    for (side, stride, inputs, channels, outputs) in [
-        (112, 2, 16, 96, 24),
-        (56, 1, 24, 144, 24),
-        (56, 2, 24, 144, 32),
-        (28, 1, 32, 192, 32),
-        (14, 1, 64, 384, 64),
-    ] {
-        mobile_block(c, [side, stride, inputs, channels, outputs]);
     }
     let spec = Spec::new("pool")
         .string("mode", "max")

@@ -33,7 +33,6 @@ fn shapes_that_do_not_fit_are_refused() {
     refused("conv", &[&[1, 3, 8, 8], &[4, 3, 3, 3]], &[1, 5, 6, 6]);
     refused("conv", &[&[1, 3, 8, 8], &[4, 3, 3, 3], &[5]], &[1, 4, 6, 6]);
     refused("conv_transpose", &[&[1, 3, 8, 8], &[3, 4, 3, 3]], &[1, 5, 10, 10]);
-    refused("mobile_block", &[&[1, 8, 8, 3], &[9, 3, 1, 1], &[9], &[9, 1, 3, 3]], &[1, 6, 6, 4]);
     refused("pool", &[&[1, 3, 8, 8]], &[1, 4, 7, 7]);
     refused("reduce", &[&[4, 5]], &[4]);
     refused("softmax", &[&[4, 5]], &[4, 6]);
