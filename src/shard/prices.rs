@@ -1,0 +1,202 @@
+//! Prices of everything a search asks for, computed once per pool, degree and load.
+
+use std::collections::BTreeMap;
+
+use crate::factors;
+use crate::fill::{Item, Room};
+use crate::layer::{ExpertSplit, LayerTime, Load, head_time, layer_kv_bytes, layer_time, share};
+use crate::pool::{Pools, Wire};
+use crate::request::Request;
+use crate::timing::Timing;
+
+/// Price of a layer at one degree.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit {
+    /// Its time.
+    pub layer: LayerTime,
+    /// How its experts are divided.
+    pub experts: ExpertSplit,
+    /// Time of the output product in us.
+    pub head_us: f64,
+}
+
+/// What a replica holds and does: sequences in all, which decide memory.
+#[derive(Clone, Debug)]
+pub struct Prices<'a> {
+    /// What is asked.
+    pub request: &'a Request,
+    /// The devices.
+    pub pools: &'a Pools,
+    /// Sequences of a replica.
+    pub sequences: u64,
+    rooms: BTreeMap<(usize, usize), (Room, ExpertSplit)>,
+    units: BTreeMap<(usize, usize, bool, u64), Option<Unit>>,
+}
+
+impl<'a> Prices<'a> {
+    /// Nothing priced yet.
+    pub fn new(request: &'a Request, pools: &'a Pools, sequences: u64) -> Prices<'a> {
+        Prices { request, pools, sequences, rooms: BTreeMap::new(), units: BTreeMap::new() }
+    }
+
+    /// The load of one of `pieces` pieces.
+    pub fn load(&self, decode: bool, pieces: u64) -> Load {
+        let sequences = self.sequences as f64;
+        if decode {
+            self.request.decode_load(sequences / pieces as f64)
+        } else {
+            self.request.prefill_load(sequences, pieces)
+        }
+    }
+
+    /// Bytes between stages for that load.
+    pub fn hop_bytes(&self, load: &Load) -> f64 {
+        load.rows() * self.request.subject.spec.hidden as f64 * factors::ACTIVATION_BYTES
+    }
+
+    /// Price of a layer; `None` when the pool's devices cannot compute it.
+    pub fn unit(&mut self, pool: usize, ranks: usize, decode: bool, pieces: u64) -> Option<Unit> {
+        if let Some(known) = self.units.get(&(pool, ranks, decode, pieces)) {
+            return *known;
+        }
+        let load = self.load(decode, pieces);
+        let unit = self.price(pool, ranks, &load);
+        self.units.insert((pool, ranks, decode, pieces), unit);
+        unit
+    }
+
+    fn price(&self, pool: usize, ranks: usize, load: &Load) -> Option<Unit> {
+        let pool = &self.pools.list[pool];
+        let subject = &self.request.subject;
+        let group = pool.ranks(ranks);
+        let (layer, experts) = layer_time(subject, &pool.device, &group, load)?;
+        // Only the last token of a prompt is turned into a word.
+        let rows = if load.decode { load.rows() } else { load.sequences };
+        let head_us = head_time(subject, &pool.device, &group, rows)?;
+        Some(Unit { layer, experts, head_us })
+    }
+
+    /// Most layers of a stage in memory, and how experts are divided there.
+    pub fn room(&mut self, pool: usize, ranks: usize) -> (Room, ExpertSplit) {
+        if let Some(known) = self.rooms.get(&(pool, ranks)) {
+            return *known;
+        }
+        let decode = self.request.phase != crate::request::Phase::Prefill;
+        let experts = self.unit(pool, ranks, decode, 1).map_or(ExpertSplit::Columns, |unit| unit.experts);
+        let room = self.measure(pool, ranks, experts);
+        self.rooms.insert((pool, ranks), (room, experts));
+        (room, experts)
+    }
+
+    fn measure(&self, pool: usize, ranks: usize, experts: ExpertSplit) -> Room {
+        let bytes = stage_bytes(self.request, self.sequences, ranks, experts);
+        let free = self.pools.list[pool].usable_bytes - bytes.buffers;
+        let layers = self.request.subject.spec.layers as usize;
+        let most = |rest: f64| {
+            let left = free - rest;
+            (left >= 0.0).then(|| ((left / bytes.layer).floor() as usize).min(layers))
+        };
+        let tied = self.request.subject.spec.tied_embeddings;
+        let both = if tied { bytes.table.max(bytes.head) } else { bytes.table + bytes.head };
+        Room {
+            middle: most(0.0).unwrap_or(0),
+            first: most(bytes.table),
+            last: most(bytes.head),
+            only: most(both),
+        }
+    }
+
+    /// The pool as part of a pipeline, when its slots are shared by `replicas`.
+    pub fn item(&mut self, pool: usize, ranks: usize, decode: bool, pieces: u64, replicas: usize) -> Option<Item> {
+        let unit = self.unit(pool, ranks, decode, pieces)?;
+        let (room, _) = self.room(pool, ranks);
+        let bytes = self.hop_bytes(&self.load(decode, pieces));
+        let pool = &self.pools.list[pool];
+        let hop_us = pool.next_stage(ranks).us(bytes);
+        let slots = pool.slots(ranks) / replicas;
+        let item = Item { unit_us: unit.layer.us, head_us: unit.head_us, hop_us, slots, room };
+        (slots > 0 && room.middle > 0).then_some(item)
+    }
+
+    /// Times of the stages of a replica for one load.
+    pub fn timing(&mut self, stages: &[StageShape], decode: bool, pieces: u64) -> Option<Timing> {
+        let load = self.load(decode, pieces);
+        let bytes = self.hop_bytes(&load);
+        let mut timing = Timing::default();
+        for (index, stage) in stages.iter().enumerate() {
+            let unit = self.unit(stage.pool, stage.ranks, decode, pieces)?;
+            let last = index + 1 == stages.len();
+            let head_us = if last { unit.head_us } else { 0.0 };
+            timing.stage_us.push(stage.layers as f64 * unit.layer.us + head_us);
+            if let Some(next) = stages.get(index + 1) {
+                timing.hop_us.push(self.way(stage, next).us(bytes));
+            }
+        }
+        if let (Some(first), Some(last)) = (stages.first(), stages.last())
+            && stages.len() > 1
+            && decode
+        {
+            timing.back_us = self.way(last, first).us(4.0 * load.sequences);
+        }
+        Some(timing)
+    }
+
+    fn way(&self, from: &StageShape, to: &StageShape) -> Wire {
+        if from.pool == to.pool {
+            self.pools.list[from.pool].next_stage(from.ranks)
+        } else {
+            self.pools.between[from.pool][to.pool]
+        }
+    }
+}
+
+/// A stage before devices are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageShape {
+    /// Position of its pool.
+    pub pool: usize,
+    /// Devices.
+    pub ranks: usize,
+    /// Layers.
+    pub layers: usize,
+}
+
+/// Bytes a device of a stage holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StageBytes {
+    /// Weights of a layer.
+    pub weights: f64,
+    /// Keys and values of a layer.
+    pub cache: f64,
+    /// Both.
+    pub layer: f64,
+    /// Its part of the table of embeddings and of parameters outside the layers.
+    pub table: f64,
+    /// Its part of the output matrix, with logits.
+    pub head: f64,
+    /// Activations.
+    pub buffers: f64,
+}
+
+/// Bytes of the parts of a stage of that degree for so many sequences.
+pub fn stage_bytes(request: &Request, sequences: u64, ranks: usize, experts: ExpertSplit) -> StageBytes {
+    let spec = &request.subject.spec;
+    let (quant, p) = (&request.subject.quant, ranks as f64);
+    let part = share(spec, ranks, experts);
+    let weights = part.weight_bytes(spec, quant);
+    let kept = request.kept_tokens() * sequences as f64;
+    let cache = kept * layer_kv_bytes(spec, request.subject.kv_bytes) * part.kv;
+    let reading = match request.phase {
+        crate::request::Phase::Decode => 0.0,
+        _ => (request.prompt as f64 * sequences as f64).min(factors::MOST_ROWS_AT_ONCE),
+    };
+    let rows = reading.max(sequences as f64);
+    let wide = (if spec.gated_ffn { 2 } else { 1 } * spec.ffn) as f64 / p;
+    let buffers = rows * (factors::RESIDUAL_BUFFERS * spec.hidden as f64 + wide) * factors::ACTIVATION_BYTES;
+    let table = (spec.embedding_params() as f64 * quant.bytes()
+        + spec.other_params as f64 * factors::ACTIVATION_BYTES)
+        / p;
+    let logits = sequences as f64 * spec.vocab as f64 * 4.0 / p;
+    let head = spec.head_params() as f64 * quant.bytes() / p + if spec.has_head { logits } else { 0.0 };
+    StageBytes { weights, cache, layer: weights + cache, table, head, buffers }
+}
