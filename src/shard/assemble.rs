@@ -33,6 +33,33 @@ pub fn plan(request: &Request, machine: &Machine) -> Result<Plan, ShardError> {
     Ok(plan)
 }
 
+/// Most sequences tried by [`plan_largest_batch`].
+const MOST_SEQUENCES: u64 = 4096;
+
+/// A doubling of the batch pays when it brings at least so many more tokens per second.
+const DOUBLING_PAYS: f64 = 1.05;
+
+/// Plans for as many sequences as pay: the batch doubles while everything fits and throughput grows by at least a
+/// twentieth.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_largest_batch(request: &Request, machine: &Machine) -> Result<Plan, ShardError> {
+    request.check()?;
+    let rate = |batch: u64| -> Option<f64> {
+        let request = Request { batch, ..request.clone() };
+        let answer = solve(&request, machine, 0);
+        let best = answer.outcome.best.as_ref()?;
+        Some(assemble(&request, machine, &answer, best).tokens_per_second)
+    };
+    let (mut batch, mut fastest) = (1, rate(1).unwrap_or(0.0));
+    while batch < MOST_SEQUENCES {
+        let Some(next) = rate(2 * batch).filter(|next| *next >= DOUBLING_PAYS * fastest) else { break };
+        (batch, fastest) = (2 * batch, next);
+    }
+    plan(&Request { batch, ..request.clone() }, machine)
+}
+
 fn solve(request: &Request, machine: &Machine, must: u32) -> Answer {
     let mut pools = pools(machine);
     leave_out_unknown(request, &mut pools);

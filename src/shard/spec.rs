@@ -103,6 +103,11 @@ impl ModelSpec {
         if let Some((name, width)) = widths.iter().find(bad) {
             return Err(format!("{name} is {width}; it must be 1 to {MAX_WIDTH}"));
         }
+        let width = self.heads as f64 * self.head_dim.max(self.kv_heads) as f64;
+        let layer = self.hidden as f64 * (6.0 * width + 3.0 * self.ffn as f64 * self.experts.max(1) as f64);
+        if layer * (self.layers + self.encoder_layers) as f64 > 1e17 || self.kv_heads > self.heads {
+            return Err("the layers are larger than any model's, or have more key-value heads than heads".to_owned());
+        }
         if self.vocab > MAX_WIDTH || self.top_k > self.experts || self.other_params > 1 << 50 {
             return Err("the vocabulary, the experts per token or other parameters are out of range".to_owned());
         }
