@@ -1,13 +1,13 @@
 //! From an arrangement of pools to a plan with device names, bytes, figures and a certificate.
 
-use partita_hw::Machine;
+use partita_hw::{Kind, Machine};
 
 use crate::block::{Block, Work};
 use crate::error::{Code, ShardError};
 use crate::layer::share;
 use crate::plan::{Alternative, Certificate, PLAN_SCHEMA, Part, Plan, Role, Stage, Unused};
 use crate::pool::{Pools, pools};
-use crate::prices::{Prices, stage_bytes};
+use crate::prices::{CpuTime, Prices, stage_bytes};
 use crate::request::{Allow, Objective, Phase, Request};
 use crate::search::{Arrangement, Outcome, cut_pool, search};
 
@@ -36,11 +36,11 @@ pub fn plan(request: &Request, machine: &Machine) -> Result<Plan, ShardError> {
 /// Most sequences tried by [`plan_largest_batch`].
 const MOST_SEQUENCES: u64 = 4096;
 
-/// A doubling of the batch pays when it brings at least so many more tokens per second.
-const DOUBLING_PAYS: f64 = 1.05;
+/// Sequences beyond a batch do not pay when they bring less than this.
+const PAYS: f64 = 1.05;
 
-/// Plans for as many sequences as pay: the batch doubles while everything fits and throughput grows by at least a
-/// twentieth.
+/// Plans for as many sequences as pay: the least power of two whose throughput is within a twentieth of the best of
+/// any that fits.
 ///
 /// # Errors
 /// As [`plan`].
@@ -52,11 +52,11 @@ pub fn plan_largest_batch(request: &Request, machine: &Machine) -> Result<Plan, 
         let best = answer.outcome.best.as_ref()?;
         Some(assemble(&request, machine, &answer, best).tokens_per_second)
     };
-    let (mut batch, mut fastest) = (1, rate(1).unwrap_or(0.0));
-    while batch < MOST_SEQUENCES {
-        let Some(next) = rate(2 * batch).filter(|next| *next >= DOUBLING_PAYS * fastest) else { break };
-        (batch, fastest) = (2 * batch, next);
-    }
+    let batches = (0..=MOST_SEQUENCES.ilog2()).map(|power| 1_u64 << power);
+    let rates: Vec<(u64, f64)> = batches.map_while(|batch| Some((batch, rate(batch)?))).collect();
+    let fastest = rates.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    let enough = rates.iter().find(|(_, rate)| *rate * PAYS >= fastest);
+    let batch = enough.map_or(1, |(batch, _)| *batch);
     plan(&Request { batch, ..request.clone() }, machine)
 }
 
@@ -154,12 +154,15 @@ fn assemble(request: &Request, machine: &Machine, answer: &Answer, best: &Arrang
         None => answer.pools.clone(),
     };
     let (reading, writing) = halves(request, best);
+    let all = best.blocks.iter().chain(best.reader.as_ref().map(|(reader, _)| reader));
+    let only_cpus = all.flat_map(|block| &block.stages).all(|stage| pools.list[stage.pool].device.kind == Kind::Cpu);
+    let cpu = if only_cpus { CpuTime::Alone } else { CpuTime::Beside };
     let mut parts = Vec::new();
     if let Some((reader, _)) = &best.reader {
-        parts.push(part(&reading, machine, &pools, reader, Role::Prefill));
+        parts.push(part(&reading, machine, &pools, (reader, Role::Prefill), cpu));
     }
     let role = if best.reader.is_some() { Role::Decode } else { Role::All };
-    parts.extend(best.blocks.iter().map(|block| part(&writing, machine, &pools, block, role)));
+    parts.extend(best.blocks.iter().map(|block| part(&writing, machine, &pools, (block, role), cpu)));
     let run_us = best.run_us();
     let tokens = request.counted_tokens(request.batch as f64);
     let tokens_per_second = match request.objective {
@@ -240,7 +243,7 @@ fn certificate(request: &Request, answer: &Answer, best: &Arrangement) -> Certif
     };
     let bound = answer.outcome.bound.min(best.cost);
     let (value, bound) = (scale(best.cost), scale(bound));
-    let degrees = if answer.work.cut { "some degrees (powers of two and the ends)" } else { "every degree" };
+    let degrees = if answer.work.cut { "some degrees (powers of two and the ends)" } else { "degrees 1 to 8, then even ones" };
     let class = format!(
         "plans in which each set of alike devices has one tensor degree per block: {degrees}, every order, number of \
          stages, division of layers and pieces; equal replicas; shares of the batch in eighths; prompts read together \
@@ -250,8 +253,14 @@ fn certificate(request: &Request, answer: &Answer, best: &Arrangement) -> Certif
     Certificate { value, bound, gap, class, work: answer.work.used }
 }
 
-fn part(request: &Request, machine: &Machine, pools: &Pools, block: &Block, role: Role) -> Part {
-    let mut prices = Prices::new(request, pools, block.sequences);
+fn part(
+    request: &Request,
+    machine: &Machine,
+    pools: &Pools,
+    (block, role): (&Block, Role),
+    cpu: CpuTime,
+) -> Part {
+    let mut prices = Prices::new(request, pools, block.sequences, cpu);
     let writes = request.phase != Phase::Prefill;
     let reads = request.phase != Phase::Decode;
     let decode = if writes { prices.timing(&block.stages, true, block.decode_pieces) } else { None }.unwrap_or_default();

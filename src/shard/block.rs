@@ -5,6 +5,7 @@
 //! so far are left, so the least relaxation seen is a lower bound for every plan of the block.
 
 use crate::fill::{Item, fill, relaxed};
+use crate::joint::{Side, joint};
 use crate::pool::Pools;
 use crate::prices::{Prices, StageShape};
 use crate::request::{Objective, Phase, Request};
@@ -15,6 +16,16 @@ const MOST_CHOICES: usize = 20_000;
 
 /// Most bisection steps for the time of the slowest stage.
 const LIMIT_STEPS: usize = 24;
+
+/// Most stages between which layers are moved one by one.
+const MOST_POLISHED: usize = 8;
+
+/// Distance from the bound above which moving layers may pay.
+const POLISHED_GAP: f64 = 0.01;
+
+/// Choices of degrees whose bound is looked at more closely, and the distance from the best that asks for it.
+const MOST_REFINED: usize = 48;
+const REFINED_GAP: f64 = 0.005;
 
 /// Fewest rows worth a piece of their own.
 const FEWEST_ROWS: f64 = 64.0;
@@ -137,26 +148,28 @@ pub struct Search<'r, 'a, 'w> {
     decode_pieces: Vec<u64>,
     prefill_pieces: Vec<u64>,
     found: Found,
+    /// Choices not ruled out, with their bounds.
+    open: Vec<(Vec<usize>, f64)>,
 }
 
 impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
     /// The best block over every pool of `orders[0]`, in one of these orders.
     pub fn run(
-        request: &'a Request,
-        pools: &'a Pools,
+        prices: Prices<'a>,
         orders: &'r [Vec<usize>],
         replicas: usize,
-        sequences: u64,
         work: &'w mut Work,
     ) -> Found {
+        let (request, sequences) = (prices.request, prices.sequences);
         let mut search = Search {
-            prices: Prices::new(request, pools, sequences),
+            prices,
             replicas,
             work,
             orders,
             decode_pieces: decode_pieces(request, sequences),
             prefill_pieces: prefill_pieces(request, sequences),
             found: Found { best: None, bound: f64::INFINITY },
+            open: Vec::new(),
         };
         let Some(set) = orders.first() else { return search.found };
         let degrees = search.degrees(set);
@@ -168,9 +181,119 @@ impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
             let ranks: Vec<usize> = choice.iter().zip(&degrees).map(|(&at, list)| list[at]).collect();
             search.choose(set, &ranks);
             if !advance(&mut choice, &degrees) {
+                search.settle(set);
+                search.polish();
+                search.settle(set);
                 return search.found;
             }
         }
+    }
+
+    /// The least bound of the choices not ruled out; the lowest are looked at more closely where both phases count.
+    fn settle(&mut self, set: &[usize]) {
+        let best = self.found.best.as_ref().map_or(f64::INFINITY, |block| block.score);
+        self.open.sort_by(|a, b| a.1.total_cmp(&b.1));
+        if self.prices.request.phase == Phase::Both && best.is_finite() {
+            for at in 0..self.open.len().min(MOST_REFINED) {
+                let (ranks, bound) = self.open[at].clone();
+                if bound * (1.0 + REFINED_GAP) < best {
+                    self.open[at].1 = bound.max(self.joint_bound(set, &ranks).unwrap_or(bound));
+                }
+            }
+        }
+        let least = self.open.iter().map(|(_, bound)| *bound).fold(f64::INFINITY, f64::min);
+        self.found.bound = least.min(best);
+    }
+
+    /// The bound of `joint.rs` over every pair of numbers of pieces.
+    fn joint_bound(&mut self, set: &[usize], ranks: &[usize]) -> Option<f64> {
+        let request = self.prices.request;
+        let layers = request.subject.spec.layers as usize;
+        let (reading, writing) = (self.prefill_pieces.clone(), self.decode_pieces.clone());
+        let mut sides = |decode: bool, options: Vec<u64>| -> Vec<(u64, Vec<Item>)> {
+            let items = options.into_iter().filter_map(|n| Some((n, self.items(set, ranks, decode, n)?)));
+            items.collect()
+        };
+        let (reading, writing) = (sides(false, reading), sides(true, writing));
+        let mut least = f64::INFINITY;
+        for (pieces, items) in &reading {
+            let reading = Side { items, pieces: *pieces };
+            for (pieces, items) in &writing {
+                let writing = Side { items, pieces: *pieces };
+                least = least.min(joint(reading, writing, layers, request.output));
+            }
+        }
+        least.is_finite().then(|| score(request.objective, least, self.least_rate(set, ranks)))
+    }
+
+    /// The least rate of a plan with these degrees: one stage on each pool.
+    fn least_rate(&self, set: &[usize], ranks: &[usize]) -> f64 {
+        let (pools, objective) = (self.prices.pools, self.prices.request.objective);
+        let rate: f64 = set.iter().zip(ranks).map(|(&p, &n)| n as f64 * device_rate(pools, p, objective)).sum();
+        rate * self.replicas as f64
+    }
+
+    /// Moves layers between the stages of the best block as long as that helps: reading and writing want different
+    /// divisions, and neither phase's own is the best for both.
+    fn polish(&mut self) {
+        let Some(best) = self.found.best.clone() else { return };
+        let count = best.stages.len();
+        let far = best.score > self.found.bound * (1.0 + POLISHED_GAP);
+        if !(2..=MOST_POLISHED).contains(&count) || !far || self.prices.request.phase != Phase::Both {
+            return;
+        }
+        let pieces = (self.decode_pieces.clone(), self.prefill_pieces.clone());
+        (self.decode_pieces, self.prefill_pieces) = (vec![best.decode_pieces], vec![best.prefill_pieces]);
+        let rooms: Vec<usize> = (0..count).map(|at| self.room_of(&best.stages, at)).collect();
+        let mut step = best.stages.iter().map(|stage| stage.layers).max().unwrap_or(0) / 2;
+        while step > 0 {
+            if !self.shift(&rooms, step) {
+                step /= 2;
+            }
+        }
+        (self.decode_pieces, self.prefill_pieces) = pieces;
+        let stages = self.found.best.as_ref().map_or_else(Vec::new, |best| best.stages.clone());
+        if let Some(block) = self.weigh(stages)
+            && block.score < best.score
+        {
+            self.found.best = Some(block);
+        }
+    }
+
+    /// Most layers of a stage in memory.
+    fn room_of(&mut self, stages: &[StageShape], at: usize) -> usize {
+        let room = self.prices.room(stages[at].pool, stages[at].ranks).0;
+        let ends = (at == 0, at + 1 == stages.len());
+        match ends {
+            (true, true) => room.only.unwrap_or(0),
+            (true, false) => room.first.unwrap_or(0),
+            (false, true) => room.last.unwrap_or(0),
+            (false, false) => room.middle,
+        }
+    }
+
+    /// Tries to move `step` layers from any stage to any other; true when one move helped.
+    fn shift(&mut self, rooms: &[usize], step: usize) -> bool {
+        let Some(best) = self.found.best.clone() else { return false };
+        for from in 0..rooms.len() {
+            for to in (0..rooms.len()).filter(|&to| to != from) {
+                let least = usize::from(from != 0 && from + 1 != rooms.len());
+                let (giving, taking) = (best.stages[from].layers, best.stages[to].layers);
+                if giving < step + least || taking + step > rooms[to] || !self.work.spend() {
+                    continue;
+                }
+                let mut stages = best.stages.clone();
+                stages[from].layers -= step;
+                stages[to].layers += step;
+                if let Some(block) = self.weigh(stages)
+                    && block.score < best.score * (1.0 - 1e-9)
+                {
+                    self.found.best = Some(block);
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// Degrees of each pool, the largest first: they are usually fastest, and a good plan early saves work.
@@ -242,10 +365,7 @@ impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
             Phase::Decode => least.1,
             Phase::Both => least.0 + least.1,
         };
-        let pools = self.prices.pools;
-        let rate: f64 =
-            set.iter().zip(ranks).map(|(&p, &n)| n as f64 * device_rate(pools, p, request.objective)).sum();
-        us.is_finite().then(|| score(request.objective, us, rate * self.replicas as f64))
+        us.is_finite().then(|| score(request.objective, us, self.least_rate(set, ranks)))
     }
 
     fn choose(&mut self, set: &[usize], ranks: &[usize]) {
@@ -254,7 +374,7 @@ impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
         if bound >= best {
             return;
         }
-        self.found.bound = self.found.bound.min(bound);
+        self.open.push((ranks.to_vec(), bound));
         for order in self.orders {
             let at = |pool: &usize| set.iter().position(|other| other == pool).unwrap_or(0);
             let ranks: Vec<usize> = order.iter().map(|pool| ranks[at(pool)]).collect();

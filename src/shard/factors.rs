@@ -48,3 +48,15 @@ pub fn collective_command_us(kind: Kind) -> f64 {
 
 /// Largest tensor-parallel degree considered; published systems stop at 64 (TPU v4 slices, Pope et al. 2022).
 pub const MOST_RANKS: usize = 64;
+
+/// What products attain over the share that `partita-hw` gives for a typical product. Its 0.65 of the best product was
+/// taken from a whole prompt (5,000 tokens of a 70B model on two H100, 407 ms); here exchanges (35 ms), launches (3 ms)
+/// and what lies between products (38 ms) are charged apart, which leaves 332 ms for products and attention: 0.77.
+pub fn products_over_typical(kind: Kind) -> f64 {
+    if kind == Kind::Cpu { 1.0 } else { 0.77 / 0.65 }
+}
+
+/// Share of a CPU that is left for a model when accelerators work beside it: its cores also launch kernels, copy, turn text
+/// into tokens and serve the network. Assumed, on the low side: two sockets of 128 cores attain 0.145 of one H200 when
+/// they do nothing else (MLPerf v5.1, Llama 3.1 8B), and no measurement of both together shows more than that.
+pub const HOST_LEFT: f64 = 0.4;

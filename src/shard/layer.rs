@@ -191,6 +191,15 @@ fn attention(spec: &ModelSpec, share: &Share, kv_bytes: f64, load: &Load, ranks:
     (flops, load.sequences * load.keys * per_token)
 }
 
+/// Bytes that kernels between the products read and write: two norms with their residuals (8 widths), rotary embedding
+/// (queries, keys and values twice), the activation of the feed-forward layer (two operands, one result).
+fn between_bytes(spec: &ModelSpec, load: &Load, ranks: usize) -> f64 {
+    let heads = (spec.attention_width() + 2 * spec.kv_heads * spec.head_dim) as f64;
+    let visits = spec.top_k.max(1) as f64;
+    let divided = 2.0 * heads + 3.0 * spec.ffn as f64 * visits;
+    load.rows() * (8.0 * spec.hidden as f64 + divided / ranks as f64) * factors::ACTIVATION_BYTES
+}
+
 /// Exchanges of a layer between its ranks, in us.
 fn exchanges(spec: &ModelSpec, share: &Share, split: ExpertSplit, ranks: &Ranks, load: &Load) -> f64 {
     if ranks.count < 2 {
@@ -247,19 +256,22 @@ pub fn time_of(
     let precision = computes_in(device, quant)?;
     let share = share(spec, ranks.count, split);
     let (flops, weight_bytes) = products(spec, &share, quant, load, device);
-    let stream = load.rows() * (4 * spec.hidden) as f64 * factors::ACTIVATION_BYTES;
-    let mut work = Work::new(WorkKind::Dense).with_flops(precision, flops).with_bytes(stream, stream / 2.0, weight_bytes);
+    let gain = factors::products_over_typical(device.kind);
+    let mut work = Work::new(WorkKind::Dense).with_flops(precision, flops / gain).with_bytes(0.0, 0.0, weight_bytes);
     let halves = if spec.family == Family::EncoderDecoder && load.decode { 4 } else { 0 };
     let expert_kernels = if spec.experts > 1 { factors::EXPERT_KERNELS } else { 0 };
     work.launches = factors::LAYER_KERNELS + expert_kernels + halves;
     let products = estimate(device, &work)?;
     let (flops, bytes) = attention(spec, &share, subject.kv_bytes, load, ranks.count);
     let half = if device.dense_rate(Precision::Bf16).is_some() { Precision::Bf16 } else { precision };
-    let mut work = Work::new(WorkKind::Dense).with_flops(half, flops).with_bytes(bytes, 0.0, 0.0);
+    let mut work = Work::new(WorkKind::Dense).with_flops(half, flops / gain).with_bytes(bytes, 0.0, 0.0);
     work.launches = 0;
     let attention = estimate(device, &work)?;
     let exchange_us = exchanges(spec, &share, split, ranks, load);
-    let us = products.time_us + attention.time_us + exchange_us;
+    let mut work = Work::new(WorkKind::Move).with_bytes(between_bytes(spec, load, ranks.count), 0.0, 0.0);
+    work.launches = 0;
+    let between = estimate(device, &work)?;
+    let us = products.time_us + attention.time_us + between.time_us + exchange_us;
     let watts = device.power_w.as_ref().map_or(0.0, |fact| fact.value);
     Some(LayerTime { us, exchange_us, launch_us: products.launch_us, joules: watts * us * 1e-6 })
 }

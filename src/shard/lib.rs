@@ -19,6 +19,7 @@ mod error;
 mod factors;
 mod fill;
 pub mod header;
+mod joint;
 mod layer;
 mod plan;
 mod pool;

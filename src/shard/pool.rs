@@ -72,7 +72,7 @@ impl Pool {
     pub fn degrees(&self, most: usize) -> Vec<usize> {
         let size = self.island_size();
         let most = most.min(factors::MOST_RANKS);
-        let inside = (1..=size.min(most)).collect::<Vec<_>>();
+        let inside = (1..=size.min(most)).filter(|&n| n == size || plausible(n)).collect::<Vec<_>>();
         let beyond = (2..=self.islands.len()).map(|n| n * size).filter(|&n| n <= most);
         inside.into_iter().chain(beyond).collect()
     }
@@ -108,6 +108,16 @@ impl Pool {
     /// The way between two consecutive stages of that degree.
     pub fn next_stage(&self, ranks: usize) -> Wire {
         if self.slots(ranks) > 1 && self.island_size() / ranks < 2 { self.across } else { self.within }
+    }
+}
+
+/// Degrees tried inside an island: all up to 8, then those that divide widths well.
+fn plausible(ranks: usize) -> bool {
+    match ranks {
+        0..=8 => true,
+        9..=16 => ranks % 2 == 0,
+        17..=32 => ranks % 4 == 0,
+        _ => ranks % 8 == 0,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use partita_hw::Kind;
+
 use crate::factors;
 use crate::fill::{Item, Room};
 use crate::layer::{ExpertSplit, LayerTime, Load, head_time, layer_kv_bytes, layer_time, share};
@@ -20,6 +22,15 @@ pub struct Unit {
     pub head_us: f64,
 }
 
+/// What a CPU is charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuTime {
+    /// Its own time: nothing else works.
+    Alone,
+    /// More, for it also feeds the accelerators that work beside it.
+    Beside,
+}
+
 /// What a replica holds and does: sequences in all, which decide memory.
 #[derive(Clone, Debug)]
 pub struct Prices<'a> {
@@ -29,14 +40,15 @@ pub struct Prices<'a> {
     pub pools: &'a Pools,
     /// Sequences of a replica.
     pub sequences: u64,
+    cpu: CpuTime,
     rooms: BTreeMap<(usize, usize), (Room, ExpertSplit)>,
     units: BTreeMap<(usize, usize, bool, u64), Option<Unit>>,
 }
 
 impl<'a> Prices<'a> {
     /// Nothing priced yet.
-    pub fn new(request: &'a Request, pools: &'a Pools, sequences: u64) -> Prices<'a> {
-        Prices { request, pools, sequences, rooms: BTreeMap::new(), units: BTreeMap::new() }
+    pub fn new(request: &'a Request, pools: &'a Pools, sequences: u64, cpu: CpuTime) -> Prices<'a> {
+        Prices { request, pools, sequences, cpu, rooms: BTreeMap::new(), units: BTreeMap::new() }
     }
 
     /// The load of one of `pieces` pieces.
@@ -69,10 +81,14 @@ impl<'a> Prices<'a> {
         let pool = &self.pools.list[pool];
         let subject = &self.request.subject;
         let group = pool.ranks(ranks);
-        let (layer, experts) = layer_time(subject, &pool.device, &group, load)?;
+        let (mut layer, experts) = layer_time(subject, &pool.device, &group, load)?;
         // Only the last token of a prompt is turned into a word.
         let rows = if load.decode { load.rows() } else { load.sequences };
-        let head_us = head_time(subject, &pool.device, &group, rows)?;
+        let mut head_us = head_time(subject, &pool.device, &group, rows)?;
+        if pool.device.kind == Kind::Cpu && self.cpu == CpuTime::Beside {
+            layer.us /= factors::HOST_LEFT;
+            head_us /= factors::HOST_LEFT;
+        }
         Some(Unit { layer, experts, head_us })
     }
 

@@ -4,9 +4,17 @@
 //! put together by dynamic programming over sets and shares. Values and bounds go the same way, so the bound covers
 //! every plan made of such blocks.
 
+use partita_hw::Kind;
+
 use crate::block::{Block, Found, Search, Work, rate};
 use crate::pool::{Pool, Pools, Wire};
+use crate::prices::{CpuTime, Prices};
 use crate::request::{Objective, Phase, Request};
+
+/// Whether a set holds CPUs only; the empty set does.
+pub fn only_cpus(pools: &Pools, set: u32) -> bool {
+    members(set).into_iter().all(|pool| pools.list[pool].device.kind == Kind::Cpu)
+}
 
 /// Up to so many pools every set of them is searched; beyond, single ones, pairs and all together.
 const EVERY_SET: usize = 5;
@@ -122,12 +130,19 @@ fn replica_counts(request: &Request, pools: &Pools, set: &[usize], sequences: u6
 }
 
 /// The best block over a set of pools for so many sequences, over numbers of replicas.
-fn block(request: &Request, pools: &Pools, set: &[usize], sequences: u64, work: &mut Work) -> Found {
+fn block(
+    request: &Request,
+    pools: &Pools,
+    set: &[usize],
+    sequences: u64,
+    cpu: CpuTime,
+    work: &mut Work,
+) -> Found {
     let orders = orders(pools, set);
     let mut found = Found { best: None, bound: f64::INFINITY };
     for replicas in replica_counts(request, pools, set, sequences) {
         let each = sequences.div_ceil(replicas as u64);
-        let one = Search::run(request, pools, &orders, replicas, each, work);
+        let one = Search::run(Prices::new(request, pools, each, cpu), &orders, replicas, work);
         found.bound = found.bound.min(one.bound);
         let score = |found: &Found| found.best.as_ref().map_or(f64::INFINITY, |block| block.score);
         if score(&one) < score(&found) {
@@ -169,7 +184,8 @@ pub fn search(request: &Request, pools: &Pools, must: u32, work: &mut Work) -> O
 /// Blocks that all do the same, each for a share of the sequences.
 fn side_by_side(request: &Request, pools: &Pools, must: u32, work: &mut Work) -> Outcome {
     let count = pools.list.len();
-    let shares = if request.allow.data { SHARES.min(request.batch) } else { 1 };
+    // One pool serves everything: it has nobody to share with.
+    let shares = if request.allow.data && count > 1 { SHARES.min(request.batch) } else { 1 };
     // Blocks are sized for their share rounded up, and counted for the share itself.
     let part = |share: u64| (request.batch * share).div_ceil(shares);
     let full = 1_usize << count;
@@ -178,15 +194,23 @@ fn side_by_side(request: &Request, pools: &Pools, must: u32, work: &mut Work) ->
     let mut table = blank;
     table[0][0] =
         Outcome { best: Some(Arrangement { blocks: Vec::new(), reader: None, cut: None, cost: start }), bound: start };
-    for set in sets(count, request) {
+    // CPUs alone join last, when it is known whether they serve beside accelerators.
+    let mut sets = sets(count, request);
+    sets.sort_by_key(|&set| only_cpus(pools, set));
+    for set in sets {
         let members = members(set);
-        let mut found: Vec<Option<Found>> = vec![None];
-        for share in 1..=shares {
-            found.push(Some(block(request, pools, &members, part(share), work)));
-        }
-        // Sets come in ascending order, so a set joins what was made of sets before it.
-        for before in (0..full).filter(|before| before & set as usize == 0) {
-            join(request, pools, &mut table, before, set as usize, &found);
+        let mut search = |cpu: CpuTime| -> Vec<Option<Found>> {
+            let found = (1..=shares).map(|share| Some(block(request, pools, &members, part(share), cpu, work)));
+            std::iter::once(None).chain(found).collect()
+        };
+        let cpus = only_cpus(pools, set);
+        let mixed = !cpus && members.iter().any(|&pool| pools.list[pool].device.kind == Kind::Cpu);
+        let found = search(if mixed { CpuTime::Beside } else { CpuTime::Alone });
+        let beside = if cpus { search(CpuTime::Beside) } else { found.clone() };
+        // A set joins what was made of the sets before it.
+        for before in (0..full).rev().filter(|before| before & set as usize == 0) {
+            let alone = only_cpus(pools, before as u32);
+            join(request, pools, &mut table, before, set as usize, if alone { &found } else { &beside });
         }
     }
     let covered = |set: &usize| *set as u32 & must == must;
@@ -256,15 +280,25 @@ fn apart(
     };
     let sets = sets(pools.list.len(), request);
     let has = |set: u32, pool: Option<usize>| pool.is_none_or(|pool| set >> pool & 1 == 1);
-    let mut run = |request: &Request, side: Option<usize>| -> Vec<(u32, Found)> {
+    let mut run = |request: &Request, side: Option<usize>| -> Vec<(u32, Found, Found)> {
         let fit = sets.iter().copied().filter(|&set| has(set, side));
-        fit.map(|set| (set, block(request, pools, &members(set), request.batch, work))).collect()
+        fit.map(|set| {
+            let members = members(set);
+            let mut search = |cpu: CpuTime| block(request, pools, &members, request.batch, cpu, work);
+            let cpus = members.iter().any(|&pool| pools.list[pool].device.kind == Kind::Cpu);
+            let alone = only_cpus(pools, set).then(|| search(CpuTime::Alone));
+            let beside = search(if cpus { CpuTime::Beside } else { CpuTime::Alone });
+            (set, alone.unwrap_or_else(|| beside.clone()), beside)
+        })
+        .collect()
     };
     let readers = run(&reading, cut);
     let writers = run(&writing, cut.map(|at| at + 1));
     let mut outcome = Outcome::NOTHING;
-    for (a, reader) in &readers {
-        for (b, writer) in writers.iter().filter(|(b, _)| a & b == 0 && (a | b) & must == must) {
+    for (a, reader, reader_beside) in &readers {
+        for (b, writer, writer_beside) in writers.iter().filter(|(b, ..)| a & b == 0 && (a | b) & must == must) {
+            let (reader, writer) =
+                if only_cpus(pools, a | b) { (reader, writer) } else { (reader_beside, writer_beside) };
             outcome.take(pair_up(request, pools, (*a, reader), (*b, writer)));
         }
     }

@@ -79,7 +79,9 @@ fn predictions_stand_beside_measurements() {
     let mut inside = 0;
     let mut outside = Vec::new();
     for row in &rows.row {
+        let start = std::time::Instant::now();
         let (value, plan) = predicted(row);
+        if start.elapsed().as_millis() > 1000 { println!("{} {:?}", row.id, start.elapsed()); }
         let ratio = value / row.published;
         if (1.0 / 1.5..=1.5).contains(&ratio) { inside += 1 } else { outside.push((row.id.clone(), ratio)) }
         let unit = if row.kind == "throughput" { "tokens/s" } else { "ms" };
