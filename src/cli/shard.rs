@@ -5,7 +5,8 @@ use super::shard_args::{BatchArg, MethodArg, PhaseArg, ShardArgs, ShardObjective
 use crate::error::{Error, Result};
 use partita_hw::{Machine, Profiles};
 use partita_shard::{
-    Allow, Caps, Method, ModelSpec, Objective, Phase, Plan, Quant, Request, ShardError, Subject, header, training,
+    Allow, Caps, Method, ModelSpec, Objective, Phase, Plan, Quant, Request, ShardError, Subject, header,
+    training,
 };
 use std::fmt::Write;
 
@@ -91,7 +92,9 @@ fn subject(args: &ShardArgs) -> Result<(ModelSpec, Option<Quant>)> {
     match (&args.model, args.params) {
         (Some(id), _) => Ok((partita_shard::model(id)?, None)),
         (None, Some(params)) => Ok((partita_shard::guess(params)?, None)),
-        (None, None) => Err(Error::new("S001", "no model is named", "--model ID, --params 70B or --file PATH")),
+        (None, None) => {
+            Err(Error::new("S001", "no model is named", "--model ID, --params 70B or --file PATH"))
+        }
     }
 }
 
@@ -144,8 +147,13 @@ fn machine(args: &ShardArgs) -> Result<Machine> {
 fn required(args: &ShardArgs, machine: &Machine) -> Result<Vec<usize>> {
     let place = |name: &String| {
         machine.device(name).ok_or_else(|| {
-            let names: Vec<&str> = machine.devices.iter().take(8).map(|device| device.name.as_str()).collect();
-            Error::new("S009", format!("there is no device {name:?}"), format!("devices begin {}", names.join(", ")))
+            let names: Vec<&str> =
+                machine.devices.iter().take(8).map(|device| device.name.as_str()).collect();
+            Error::new(
+                "S009",
+                format!("there is no device {name:?}"),
+                format!("devices begin {}", names.join(", ")),
+            )
         })
     };
     args.required.iter().map(place).collect()
@@ -186,8 +194,8 @@ fn cloud(args: &ShardArgs, request: &Request, io: &mut Io) -> Result<()> {
     (io.progress)("planning");
     let table = partita_shard::cloud(request, text.as_deref(), &Profiles::builtin()?)?;
     if args.json {
-        let text =
-            serde_json::to_string_pretty(&table).map_err(|e| Error::new("M020", e.to_string(), "please report this"))?;
+        let text = serde_json::to_string_pretty(&table)
+            .map_err(|e| Error::new("M020", e.to_string(), "please report this"))?;
         return io.write(&format!("{text}\n"));
     }
     io.write(&table.to_string())

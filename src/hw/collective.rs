@@ -97,7 +97,8 @@ impl Group {
     fn sizes(&self) -> (f64, f64, f64, f64) {
         let ranks = self.ranks as f64;
         // Neighbours at doubling distance are several hops away on a ring.
-        let rounds = if self.topology == Topology::Ring { (ranks / 2.0).floor() } else { ranks.log2().ceil() };
+        let rounds =
+            if self.topology == Topology::Ring { (ranks / 2.0).floor() } else { ranks.log2().ceil() };
         (ranks, rounds, self.latency_us, self.us_per_byte)
     }
 
@@ -192,7 +193,9 @@ mod tests {
 
     #[test]
     fn one_rank_and_no_bytes_are_free() {
-        for what in [Collective::AllReduce, Collective::AllGather, Collective::AllToAll, Collective::Broadcast] {
+        for what in
+            [Collective::AllReduce, Collective::AllGather, Collective::AllToAll, Collective::Broadcast]
+        {
             assert_eq!(group(1, Topology::Ring).exchange(what, 1e9).us, 0.0);
             assert_eq!(group(4, Topology::Ring).exchange(what, 0.0).us, 0.0);
         }

@@ -169,9 +169,14 @@ fn attained(device: &Device, kind: WorkKind, precision: Precision) -> Option<(Ra
     }
     let rate = device.dense_rate(precision)?;
     if has_tile_unit(device, &rate) {
-        return Some((rate, defaults::TILE_UNIT_EFFICIENCY, "attained by tile units of CPUs: default".to_owned()));
+        return Some((
+            rate,
+            defaults::TILE_UNIT_EFFICIENCY,
+            "attained by tile units of CPUs: default".to_owned(),
+        ));
     }
-    let narrow = matches!(rate.computes_in, Precision::Fp8 | Precision::Int8 | Precision::Int4 | Precision::Fp4);
+    let narrow =
+        matches!(rate.computes_in, Precision::Fp8 | Precision::Int8 | Precision::Int4 | Precision::Fp4);
     let measured = device.matmul_efficiency_8bit.as_ref().filter(|_| narrow);
     let (efficiency, origin) = match measured.or(device.matmul_efficiency.as_ref()) {
         Some(fact) => (fact.value, fact.origin.clone()),

@@ -117,7 +117,8 @@ fn read_count(table: &mut Table<'_>, others: usize) -> Result<Option<usize>, HwE
     if (1..=MAX_DEVICES.saturating_sub(others)).contains(&count) {
         return Ok(Some(count));
     }
-    let message = format!("`count` of {} must be at least 1 and make at most {MAX_DEVICES} devices", table.what);
+    let message =
+        format!("`count` of {} must be at least 1 and make at most {MAX_DEVICES} devices", table.what);
     Err(table.error_at(Code::BadValue, table.offset, message, ""))
 }
 

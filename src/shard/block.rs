@@ -32,45 +32,45 @@ const FEWEST_ROWS: f64 = 64.0;
 
 /// A pipeline, its replicas and what they cost.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Block {
+pub(crate) struct Block {
     /// Stages of one replica.
-    pub stages: Vec<StageShape>,
+    pub(crate) stages: Vec<StageShape>,
     /// Equal replicas.
-    pub replicas: usize,
+    pub(crate) replicas: usize,
     /// Sequences of each.
-    pub sequences: u64,
+    pub(crate) sequences: u64,
     /// Pieces the sequences are written in.
-    pub decode_pieces: u64,
+    pub(crate) decode_pieces: u64,
     /// Pieces the prompts are read in.
-    pub prefill_pieces: u64,
+    pub(crate) prefill_pieces: u64,
     /// Time to read the prompts, in us.
-    pub prefill_us: f64,
+    pub(crate) prefill_us: f64,
     /// Time of a round in which every sequence gets a token, in us.
-    pub step_us: f64,
+    pub(crate) step_us: f64,
     /// Time of the run in us; of one step when only decoding is planned.
-    pub run_us: f64,
+    pub(crate) run_us: f64,
     /// What is minimized: us, J or USD.
-    pub score: f64,
+    pub(crate) score: f64,
 }
 
 /// The best block found and a lower bound on the score of any.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The best, if anything fits.
-    pub best: Option<Block>,
+    pub(crate) best: Option<Block>,
     /// Bound; infinite when nothing can fit.
-    pub bound: f64,
+    pub(crate) bound: f64,
 }
 
 /// Fillings tried and what is left of the limit.
 #[derive(Clone, Copy, Debug)]
-pub struct Work {
+pub(crate) struct Work {
     /// Done.
-    pub used: u64,
+    pub(crate) used: u64,
     /// Allowed.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// Whether something was thinned or skipped.
-    pub cut: bool,
+    pub(crate) cut: bool,
 }
 
 impl Work {
@@ -85,12 +85,12 @@ impl Work {
 }
 
 /// Power of the devices of some stages in W, or rent in USD per hour; 0 where unknown.
-pub fn rate(pools: &Pools, stages: &[StageShape], objective: Objective) -> f64 {
+pub(crate) fn rate(pools: &Pools, stages: &[StageShape], objective: Objective) -> f64 {
     stages.iter().map(|stage| stage.ranks as f64 * device_rate(pools, stage.pool, objective)).sum()
 }
 
 /// The same for one device.
-pub fn device_rate(pools: &Pools, pool: usize, objective: Objective) -> f64 {
+pub(crate) fn device_rate(pools: &Pools, pool: usize, objective: Objective) -> f64 {
     let device = &pools.list[pool].device;
     let fact = if objective == Objective::Price { &device.usd_per_hour } else { &device.power_w };
     fact.as_ref().map_or(0.0, |fact| fact.value)
@@ -140,7 +140,7 @@ fn thin(values: &[u64], count: usize) -> Vec<u64> {
 }
 
 /// Searches one set of pools.
-pub struct Search<'r, 'a, 'w> {
+pub(crate) struct Search<'r, 'a, 'w> {
     prices: Prices<'a>,
     replicas: usize,
     work: &'w mut Work,
@@ -154,7 +154,7 @@ pub struct Search<'r, 'a, 'w> {
 
 impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
     /// The best block over every pool of `orders[0]`, in one of these orders.
-    pub fn run(
+    pub(crate) fn run(
         prices: Prices<'a>,
         orders: &'r [Vec<usize>],
         replicas: usize,
@@ -229,7 +229,8 @@ impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
     /// The least rate of a plan with these degrees: one stage on each pool.
     fn least_rate(&self, set: &[usize], ranks: &[usize]) -> f64 {
         let (pools, objective) = (self.prices.pools, self.prices.request.objective);
-        let rate: f64 = set.iter().zip(ranks).map(|(&p, &n)| n as f64 * device_rate(pools, p, objective)).sum();
+        let rate: f64 =
+            set.iter().zip(ranks).map(|(&p, &n)| n as f64 * device_rate(pools, p, objective)).sum();
         rate * self.replicas as f64
     }
 
@@ -316,7 +317,9 @@ impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
             self.work.cut = true;
             for list in &mut lists {
                 let ends = (list.first().copied(), list.last().copied());
-                list.retain(|&ranks| ranks.is_power_of_two() || Some(ranks) == ends.0 || Some(ranks) == ends.1);
+                list.retain(|&ranks| {
+                    ranks.is_power_of_two() || Some(ranks) == ends.0 || Some(ranks) == ends.1
+                });
             }
         }
         while product(&lists) > MOST_CHOICES {
@@ -356,7 +359,9 @@ impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
             let round = through.max(pieces as f64 * slowest);
             let us = match request.timed_rounds() {
                 None => round,
-                Some(rounds) => rounds.saturating_sub(1) as f64 * round + through + (pieces - 1) as f64 * slowest,
+                Some(rounds) => {
+                    rounds.saturating_sub(1) as f64 * round + through + (pieces - 1) as f64 * slowest
+                }
             };
             least.1 = least.1.min(us);
         }
@@ -463,7 +468,8 @@ impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
                 Some(rounds) => timing.rounds_us(pieces, rounds),
             };
             (writing_us, block.decode_pieces) = self.fastest(&block.stages, true, writing)?;
-            block.step_us = self.prices.timing(&block.stages, true, block.decode_pieces)?.round_us(block.decode_pieces);
+            block.step_us =
+                self.prices.timing(&block.stages, true, block.decode_pieces)?.round_us(block.decode_pieces);
         }
         block.run_us = block.prefill_us + writing_us;
         let rate = rate(self.prices.pools, &block.stages, request.objective) * self.replicas as f64;

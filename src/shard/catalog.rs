@@ -78,7 +78,7 @@ pub fn guess(params: f64) -> Result<ModelSpec, ShardError> {
     let heads = if heads >= 24 { (heads + 4) / 8 * 8 } else { heads };
     let hidden = heads * head_dim;
     let layers = ((hidden as f64 / ratio).round() as u64).clamp(2, crate::spec::MAX_LAYERS);
-    let kv_heads = if params >= 3e10 && heads % 8 == 0 { 8 } else { heads };
+    let kv_heads = if params >= 3e10 && heads.is_multiple_of(8) { 8 } else { heads };
     let mut spec = ModelSpec {
         id: format!("{params:.0}-parameters"),
         name: format!("a decoder of {:.3} B parameters (guessed)", params / 1e9),

@@ -88,10 +88,13 @@ fn check_degree(stage: &Stage, request: &Request, findings: &mut Vec<String>) {
         ExpertSplit::Columns => spec.ffn,
         ExpertSplit::Whole => spec.experts,
     };
-    let keys_even = stage.cache_by_sequence || spec.kv_heads % p == 0;
-    let even = spec.heads % p == 0 && keys_even && columns % p == 0;
+    let keys_even = stage.cache_by_sequence || spec.kv_heads.is_multiple_of(p);
+    let even = spec.heads.is_multiple_of(p) && keys_even && columns.is_multiple_of(p);
     if even == stage.uneven {
-        findings.push(format!("degree {p} is{} even, and the stage says otherwise", if even { "" } else { " not" }));
+        findings.push(format!(
+            "degree {p} is{} even, and the stage says otherwise",
+            if even { "" } else { " not" }
+        ));
     }
     if p > spec.heads {
         findings.push(format!("degree {p} is larger than {} heads", spec.heads));
@@ -100,7 +103,7 @@ fn check_degree(stage: &Stage, request: &Request, findings: &mut Vec<String>) {
 
 /// The largest of `ranks` shares of `total` whole things.
 fn largest(total: u64, ranks: u64) -> f64 {
-    ((total + ranks - 1) / ranks) as f64
+    total.div_ceil(ranks) as f64
 }
 
 /// Bytes of weights and of keys and values of one layer on the fullest rank.
@@ -136,7 +139,13 @@ fn layer_bytes(stage: &Stage, request: &Request) -> (f64, f64) {
 }
 
 /// What a device holds is what the plan says, and fits.
-fn check_memory(part: &Part, stage: &Stage, request: &Request, machine: &Machine, findings: &mut Vec<String>) {
+fn check_memory(
+    part: &Part,
+    stage: &Stage,
+    request: &Request,
+    machine: &Machine,
+    findings: &mut Vec<String>,
+) {
     let spec = &request.subject.spec;
     let (bytes, p) = (request.subject.quant.bits / 8.0, stage.ranks as f64);
     let (weights, cached) = layer_bytes(stage, request);
@@ -147,7 +156,11 @@ fn check_memory(part: &Part, stage: &Stage, request: &Request, machine: &Machine
     let tokens = tokens + if spec.encoder_layers > 0 { spec.tokens as f64 } else { 0.0 };
     let sequences = part.sequences as f64;
     let table = (spec.embedding_params() as f64 * bytes + 2.0 * spec.other_params as f64) / p;
-    let head = if spec.has_head { (spec.head_params() as f64 * bytes + 4.0 * sequences * spec.vocab as f64) / p } else { 0.0 };
+    let head = if spec.has_head {
+        (spec.head_params() as f64 * bytes + 4.0 * sequences * spec.vocab as f64) / p
+    } else {
+        0.0
+    };
     let ends = match (stage.table, stage.head) {
         (true, true) if spec.tied_embeddings => table.max(head),
         (table_here, head_here) => f64::from(table_here) * table + f64::from(head_here) * head,
@@ -198,7 +211,8 @@ fn check_times(part: &Part, request: &Request, findings: &mut Vec<String>) {
     }
     if writes {
         // A round in a stream of them: what one more hundred adds.
-        let (few, many) = (simulate(&decode, part.decode_pieces, 50), simulate(&decode, part.decode_pieces, 150));
+        let (few, many) =
+            (simulate(&decode, part.decode_pieces, 50), simulate(&decode, part.decode_pieces, 150));
         same("a round", part.step_us, (many - few) / 100.0);
         run_us += match request.phase {
             Phase::Both => simulate(&decode, part.decode_pieces, request.output),
@@ -236,7 +250,11 @@ fn check_figures(
         findings.push(format!("the run is stated as {:.3} us and its parts take {run_us:.3}", plan.run_us));
     }
     let certificate = &plan.certificate;
-    let better = if plan.objective == Objective::Throughput { certificate.value > certificate.bound * (1.0 + 1e-9) } else { certificate.value < certificate.bound * (1.0 - 1e-9) };
+    let better = if plan.objective == Objective::Throughput {
+        certificate.value > certificate.bound * (1.0 + 1e-9)
+    } else {
+        certificate.value < certificate.bound * (1.0 - 1e-9)
+    };
     if better {
         findings.push(format!("value {} is better than its bound {}", certificate.value, certificate.bound));
     }
@@ -250,9 +268,11 @@ fn check_figures(
     let watts = sum(&|device| device.power_w.as_ref().map_or(0.0, |fact| fact.value));
     let usd = sum(&|device| device.usd_per_hour.as_ref().map_or(0.0, |fact| fact.value));
     let caps = &request.caps;
-    for (what, cap, value) in
-        [("time", caps.deadline_us, plan.run_us), ("power", caps.power_w, watts), ("rent", caps.usd_per_hour, usd)]
-    {
+    for (what, cap, value) in [
+        ("time", caps.deadline_us, plan.run_us),
+        ("power", caps.power_w, watts),
+        ("rent", caps.usd_per_hour, usd),
+    ] {
         if cap.is_some_and(|cap| value > cap * (1.0 + 1e-9)) {
             findings.push(format!("the cap on {what} is broken: {value}"));
         }

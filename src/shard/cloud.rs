@@ -5,8 +5,8 @@ use std::fmt;
 use partita_hw::{Machine, Profiles};
 use serde::{Deserialize, Serialize};
 
-use crate::assemble::plan;
 use crate::error::{Code, ShardError};
+use crate::planner::plan;
 use crate::request::Request;
 
 const BUILTIN: &str = include_str!("instances.toml");
@@ -110,13 +110,18 @@ pub fn cloud(request: &Request, prices: Option<&str>, profiles: &Profiles) -> Re
 }
 
 fn read(text: &str) -> Result<PriceFile, ShardError> {
-    let bad = |message: String| ShardError::new(Code::Prices, message, "see src/shard/instances.toml for the form");
+    let bad =
+        |message: String| ShardError::new(Code::Prices, message, "see src/shard/instances.toml for the form");
     if text.len() > MAX_FILE_BYTES {
         return Err(bad(format!("the price file has {} bytes; the limit is {MAX_FILE_BYTES}", text.len())));
     }
     let file: PriceFile = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
     if file.schema != 1 || file.instance.len() > MAX_INSTANCES {
-        return Err(bad(format!("schema {} with {} instances is not read", file.schema, file.instance.len())));
+        return Err(bad(format!(
+            "schema {} with {} instances is not read",
+            file.schema,
+            file.instance.len()
+        )));
     }
     let wrong = |instance: &&Instance| {
         !(1..=512).contains(&instance.count) || !(instance.usd_per_hour > 0.0 && instance.usd_per_hour < 1e6)
@@ -195,7 +200,11 @@ impl fmt::Display for CloudTable {
                     offer.usd_per_million_tokens,
                     offer.date
                 )?,
-                (None, _) => writeln!(f, "{head} {:>11} {:>12} {:>11}  {:<10}  does not fit", "-", "-", "-", offer.date)?,
+                (None, _) => writeln!(
+                    f,
+                    "{head} {:>11} {:>12} {:>11}  {:<10}  does not fit",
+                    "-", "-", "-", offer.date
+                )?,
             }
         }
         let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());

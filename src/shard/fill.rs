@@ -5,34 +5,34 @@
 
 /// One pool in the order of a pipeline.
 #[derive(Clone, Copy, Debug)]
-pub struct Item {
+pub(crate) struct Item {
     /// Time of a layer, in us.
-    pub unit_us: f64,
+    pub(crate) unit_us: f64,
     /// Time of the output product, in us, for the stage that has it.
-    pub head_us: f64,
+    pub(crate) head_us: f64,
     /// Time between two stages of this pool, in us.
-    pub hop_us: f64,
+    pub(crate) hop_us: f64,
     /// Stages that fit.
-    pub slots: usize,
+    pub(crate) slots: usize,
     /// Most layers of a stage in memory, by what else it holds.
-    pub room: Room,
+    pub(crate) room: Room,
 }
 
 /// Most layers of a stage in memory; `None` where not even the rest fits.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Room {
+pub(crate) struct Room {
     /// Nothing else.
-    pub middle: usize,
+    pub(crate) middle: usize,
     /// With the table of embeddings.
-    pub first: Option<usize>,
+    pub(crate) first: Option<usize>,
     /// With the output matrix.
-    pub last: Option<usize>,
+    pub(crate) last: Option<usize>,
     /// With both.
-    pub only: Option<usize>,
+    pub(crate) only: Option<usize>,
 }
 
 /// Layers of each stage of each pool, in order.
-pub type Layers = Vec<Vec<usize>>;
+pub(crate) type Layers = Vec<Vec<usize>>;
 
 /// Most layers whose time stays within a limit.
 fn within(limit_us: f64, unit_us: f64, rest_us: f64) -> usize {
@@ -105,13 +105,14 @@ fn stages_of(item: &Item, ends: (bool, bool), layers: usize, limit_us: f64) -> O
 }
 
 /// Layers by stage with the least sum of times, every stage within the limit and every pool in use.
-pub fn fill(items: &[Item], layers: usize, limit_us: f64) -> Option<Layers> {
+pub(crate) fn fill(items: &[Item], layers: usize, limit_us: f64) -> Option<Layers> {
     let count = items.len();
     if layers < count {
         return None;
     }
     let mut order: Vec<usize> = (0..count).collect();
-    let dear = |index: usize| items[index].unit_us + items[index].hop_us / items[index].room.middle.max(1) as f64;
+    let dear =
+        |index: usize| items[index].unit_us + items[index].hop_us / items[index].room.middle.max(1) as f64;
     order.sort_by(|&a, &b| dear(a).total_cmp(&dear(b)));
     let room: Vec<usize> = (0..count).map(|i| capacity(&items[i], ends(i, count), limit_us)).collect();
     let mut left = layers;
@@ -129,7 +130,7 @@ pub fn fill(items: &[Item], layers: usize, limit_us: f64) -> Option<Layers> {
 
 /// Lower bounds on the sum of stage times with the hops inside pools, and on the time of the slowest stage; `None` when
 /// the layers do not fit at all.
-pub fn relaxed(items: &[Item], layers: usize) -> Option<(f64, f64)> {
+pub(crate) fn relaxed(items: &[Item], layers: usize) -> Option<(f64, f64)> {
     let room: f64 = items.iter().map(|item| (item.slots * item.room.middle) as f64).sum();
     if room < layers as f64 {
         return None;
@@ -156,7 +157,8 @@ fn slowest(items: &[Item], layers: usize) -> f64 {
         let room = |item: &Item| item.slots * item.room.middle.min(within(limit, item.unit_us, 0.0));
         items.iter().map(room).sum::<usize>() >= layers
     };
-    let (mut low, mut high) = (0.0, items.iter().map(|item| item.unit_us).fold(0.0, f64::max) * layers as f64);
+    let (mut low, mut high) =
+        (0.0, items.iter().map(|item| item.unit_us).fold(0.0, f64::max) * layers as f64);
     for _ in 0..40 {
         let middle = 0.5 * (low + high);
         if fits(middle) {
@@ -205,7 +207,8 @@ mod tests {
     fn best_sum(items: &[Item], layers: usize, index: usize) -> Option<f64> {
         let Some(item) = items.get(index) else { return (layers == 0).then_some(0.0) };
         let most = layers.min(item.slots * item.room.middle);
-        let cost = |n: usize| n as f64 * item.unit_us + (n.div_ceil(item.room.middle) - 1) as f64 * item.hop_us;
+        let cost =
+            |n: usize| n as f64 * item.unit_us + (n.div_ceil(item.room.middle) - 1) as f64 * item.hop_us;
         let rest = (1..=most).filter_map(|n| Some(cost(n) + best_sum(items, layers - n, index + 1)?));
         rest.min_by(f64::total_cmp)
     }
@@ -219,8 +222,9 @@ mod tests {
         };
         for _ in 0..300 {
             let count = 1 + next(3) as usize;
-            let items: Vec<Item> =
-                (0..count).map(|_| item(1.0 + next(20) as f64, 1 + next(4) as usize, 1 + next(6) as usize)).collect();
+            let items: Vec<Item> = (0..count)
+                .map(|_| item(1.0 + next(20) as f64, 1 + next(4) as usize, 1 + next(6) as usize))
+                .collect();
             let layers = 1 + next(20) as usize;
             let best = best_sum(&items, layers, 0);
             let got = fill(&items, layers, f64::INFINITY);

@@ -16,11 +16,11 @@ const ROUNDS: usize = 150;
 
 /// One phase: its items, its pieces.
 #[derive(Clone, Copy)]
-pub struct Side<'a> {
+pub(crate) struct Side<'a> {
     /// The pools.
-    pub items: &'a [Item],
+    pub(crate) items: &'a [Item],
     /// Pieces.
-    pub pieces: u64,
+    pub(crate) pieces: u64,
 }
 
 impl Side<'_> {
@@ -50,7 +50,7 @@ struct Weights {
 }
 
 /// Lower bound on reading once and writing `rounds` rounds, in us.
-pub fn joint(reading: Side<'_>, writing: Side<'_>, layers: usize, rounds: u64) -> f64 {
+pub(crate) fn joint(reading: Side<'_>, writing: Side<'_>, layers: usize, rounds: u64) -> f64 {
     let count = reading.items.len();
     let even = vec![1.0 / count as f64; count];
     let mut weights = Weights { reading: even.clone(), writing: even, through: 0.5 };
@@ -64,7 +64,8 @@ pub fn joint(reading: Side<'_>, writing: Side<'_>, layers: usize, rounds: u64) -
         let through: f64 = (0..count).map(|at| given[at] * writing.dear(at)).sum();
         let slowest = (0..count).map(|at| given[at] * writing.spread(at)).fold(0.0, f64::max);
         let wait = writing.pieces as f64 * slowest;
-        let odds = weights.through / (1.0 - weights.through) * (step * (through - wait) / through.max(wait)).exp();
+        let odds =
+            weights.through / (1.0 - weights.through) * (step * (through - wait) / through.max(wait)).exp();
         weights.through = (odds / (1.0 + odds)).clamp(1e-6, 1.0 - 1e-6);
     }
     best
@@ -81,7 +82,13 @@ fn push(weights: &mut [f64], step: f64, load: impl Fn(usize) -> f64) {
 }
 
 /// The least of the linear form over divisions that fit, and that division.
-fn solve(reading: Side<'_>, writing: Side<'_>, layers: usize, rounds: u64, weights: &Weights) -> (f64, Vec<f64>) {
+fn solve(
+    reading: Side<'_>,
+    writing: Side<'_>,
+    layers: usize,
+    rounds: u64,
+    weights: &Weights,
+) -> (f64, Vec<f64>) {
     let count = reading.items.len();
     let more = rounds.saturating_sub(1) as f64;
     let (waits_r, waits_w) = ((reading.pieces - 1) as f64, (writing.pieces - 1) as f64);

@@ -3,7 +3,9 @@
 //! A share is that of the busiest rank: heads, key-value heads, columns of the feed-forward layer and experts are whole,
 //! so a degree that does not divide them costs as much as the next larger share.
 
-use partita_hw::{Collective, Device, Group, Precision, Work, WorkKind, estimate, hierarchical_all_reduce, tile_rows};
+use partita_hw::{
+    Collective, Device, Group, Precision, Work, WorkKind, estimate, hierarchical_all_reduce, tile_rows,
+};
 
 use crate::factors;
 use crate::quant::Quant;
@@ -22,33 +24,33 @@ pub struct Subject {
 
 /// What a step of a phase does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Load {
+pub(crate) struct Load {
     /// Sequences in the piece.
-    pub sequences: f64,
+    pub(crate) sequences: f64,
     /// New tokens of each.
-    pub tokens: f64,
+    pub(crate) tokens: f64,
     /// Keys a new token attends to, on average.
-    pub keys: f64,
+    pub(crate) keys: f64,
     /// Whether tokens are written one at a time.
-    pub decode: bool,
+    pub(crate) decode: bool,
 }
 
 impl Load {
     /// Rows of the products.
-    pub fn rows(&self) -> f64 {
+    pub(crate) fn rows(&self) -> f64 {
         self.sequences * self.tokens
     }
 }
 
 /// Devices that share a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ranks {
+pub(crate) struct Ranks {
     /// How many in all.
-    pub count: usize,
+    pub(crate) count: usize,
     /// Those joined closely.
-    pub inner: Group,
+    pub(crate) inner: Group,
     /// Groups of them, where more than one is needed.
-    pub outer: Option<Group>,
+    pub(crate) outer: Option<Group>,
 }
 
 /// How experts are divided.
@@ -63,15 +65,15 @@ pub enum ExpertSplit {
 
 /// The busiest rank's part of a layer, in parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share {
+pub(crate) struct Share {
     attention: f64,
     experts: f64,
     /// Share of the keys and values it keeps.
-    pub kv: f64,
+    pub(crate) kv: f64,
     /// Whether the cache is split along the sequence because there are more ranks than key-value heads.
-    pub by_sequence: bool,
+    pub(crate) by_sequence: bool,
     /// Whether some rank has more than another.
-    pub uneven: bool,
+    pub(crate) uneven: bool,
     vectors: f64,
 }
 
@@ -80,7 +82,7 @@ fn whole(total: u64, ranks: u64) -> f64 {
 }
 
 /// The busiest of `ranks` ranks' part of a layer.
-pub fn share(spec: &ModelSpec, ranks: usize, experts: ExpertSplit) -> Share {
+pub(crate) fn share(spec: &ModelSpec, ranks: usize, experts: ExpertSplit) -> Share {
     let p = (ranks as u64).max(1);
     let by_sequence = p > spec.kv_heads && spec.kv_heads > 0;
     let (kv_weights, kv) = if by_sequence {
@@ -93,10 +95,11 @@ pub fn share(spec: &ModelSpec, ranks: usize, experts: ExpertSplit) -> Share {
         cross * (whole(spec.heads, p) * spec.query_params() as f64 + kv_weights * spec.kv_params() as f64);
     let all = spec.experts.max(1) as f64 * spec.expert_params() as f64;
     let (held, experts_even) = match experts {
-        ExpertSplit::Columns => (whole(spec.ffn, p) * all, spec.ffn % p == 0),
-        ExpertSplit::Whole => (whole(spec.experts, p) * all, spec.experts % p == 0),
+        ExpertSplit::Columns => (whole(spec.ffn, p) * all, spec.ffn.is_multiple_of(p)),
+        ExpertSplit::Whole => (whole(spec.experts, p) * all, spec.experts.is_multiple_of(p)),
     };
-    let even = spec.heads % p == 0 && (by_sequence || spec.kv_heads % p == 0) && experts_even;
+    let even =
+        spec.heads.is_multiple_of(p) && (by_sequence || spec.kv_heads.is_multiple_of(p)) && experts_even;
     let halves = if spec.family == Family::EncoderDecoder { 2.0 } else { 1.0 };
     let products = cross * (spec.query_params() + spec.kv_params()) as f64 + halves * all;
     let vectors = spec.layer_params() as f64 - products - spec.router_params() as f64;
@@ -112,7 +115,7 @@ pub fn share(spec: &ModelSpec, ranks: usize, experts: ExpertSplit) -> Share {
 
 impl Share {
     /// Bytes of the weights this rank holds of a layer; vectors stay in 16 bits.
-    pub fn weight_bytes(&self, spec: &ModelSpec, quant: &Quant) -> f64 {
+    pub(crate) fn weight_bytes(&self, spec: &ModelSpec, quant: &Quant) -> f64 {
         if spec.family == Family::Blocks {
             return spec.layer_params() as f64 * quant.bytes();
         }
@@ -121,12 +124,12 @@ impl Share {
 }
 
 /// Bytes of keys and values of one token of one layer, all heads.
-pub fn layer_kv_bytes(spec: &ModelSpec, kv_bytes: f64) -> f64 {
+pub(crate) fn layer_kv_bytes(spec: &ModelSpec, kv_bytes: f64) -> f64 {
     spec.kv_bytes_per_token(kv_bytes) / spec.layers.max(1) as f64
 }
 
 /// The format a device multiplies this quantization in: the first it has a rate for, then 16 and 32 bits.
-pub fn computes_in(device: &Device, quant: &Quant) -> Option<Precision> {
+pub(crate) fn computes_in(device: &Device, quant: &Quant) -> Option<Precision> {
     let all = quant.computes.iter().copied().chain([Precision::Bf16, Precision::Fp16, Precision::Fp32]);
     let mut all = all.filter(|&precision| device.dense_rate(precision).is_some());
     all.next()
@@ -134,19 +137,19 @@ pub fn computes_in(device: &Device, quant: &Quant) -> Option<Precision> {
 
 /// Time of a layer in us, and where it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct LayerTime {
+pub(crate) struct LayerTime {
     /// In all.
-    pub us: f64,
+    pub(crate) us: f64,
     /// Exchanges between ranks.
-    pub exchange_us: f64,
+    pub(crate) exchange_us: f64,
     /// Starting kernels.
-    pub launch_us: f64,
+    pub(crate) launch_us: f64,
     /// Joules of one rank; 0 where its power is unknown.
-    pub joules: f64,
+    pub(crate) joules: f64,
 }
 
 /// Experts that some token of `tokens` visits, on average, when each visits `top_k` of `experts` at random.
-pub fn visited_experts(experts: f64, top_k: f64, tokens: f64) -> f64 {
+pub(crate) fn visited_experts(experts: f64, top_k: f64, tokens: f64) -> f64 {
     experts * (1.0 - (1.0 - top_k / experts).powf(tokens))
 }
 
@@ -229,7 +232,7 @@ fn exchanges(spec: &ModelSpec, share: &Share, split: ExpertSplit, ranks: &Ranks,
 }
 
 /// Time of one layer on a rank; `None` when the device cannot multiply the format or its memory's speed is unknown.
-pub fn layer_time(
+pub(crate) fn layer_time(
     subject: &Subject,
     device: &Device,
     ranks: &Ranks,
@@ -245,7 +248,7 @@ pub fn layer_time(
 }
 
 /// The same with the division of experts given.
-pub fn time_of(
+pub(crate) fn time_of(
     subject: &Subject,
     device: &Device,
     ranks: &Ranks,
@@ -257,7 +260,8 @@ pub fn time_of(
     let share = share(spec, ranks.count, split);
     let (flops, weight_bytes) = products(spec, &share, quant, load, device);
     let gain = factors::products_over_typical(device.kind);
-    let mut work = Work::new(WorkKind::Dense).with_flops(precision, flops / gain).with_bytes(0.0, 0.0, weight_bytes);
+    let mut work =
+        Work::new(WorkKind::Dense).with_flops(precision, flops / gain).with_bytes(0.0, 0.0, weight_bytes);
     let halves = if spec.family == Family::EncoderDecoder && load.decode { 4 } else { 0 };
     let expert_kernels = if spec.experts > 1 { factors::EXPERT_KERNELS } else { 0 };
     work.launches = factors::LAYER_KERNELS + expert_kernels + halves;
@@ -277,14 +281,17 @@ pub fn time_of(
 }
 
 /// Time of what a step does outside the layers: the output product over `rows` rows and sampling, in us.
-pub fn head_time(subject: &Subject, device: &Device, ranks: &Ranks, rows: f64) -> Option<f64> {
+pub(crate) fn head_time(subject: &Subject, device: &Device, ranks: &Ranks, rows: f64) -> Option<f64> {
     let (spec, quant) = (&subject.spec, &subject.quant);
     let precision = computes_in(device, quant)?;
     let params = spec.head_params() as f64 / ranks.count as f64;
     let flops = 2.0 * params * tile_rows(device.kind, rows);
     let logits = rows * spec.vocab as f64 * 4.0 / ranks.count as f64;
-    let mut work =
-        Work::new(WorkKind::Dense).with_flops(precision, flops).with_bytes(logits, logits, params * quant.bytes());
+    let mut work = Work::new(WorkKind::Dense).with_flops(precision, flops).with_bytes(
+        logits,
+        logits,
+        params * quant.bytes(),
+    );
     work.launches = factors::STEP_KERNELS;
     let gather = if ranks.count > 1 && spec.has_head {
         ranks.inner.exchange(Collective::AllGather, rows * 8.0 * ranks.count as f64).us

@@ -10,66 +10,66 @@ use crate::factors;
 use crate::layer::Ranks;
 
 /// Most pools a plan considers; further devices are left out, and said to be.
-pub const MAX_POOLS: usize = 12;
+pub(crate) const MAX_POOLS: usize = 12;
 
 /// Above this many devices of a kind, those without a fabric or direct link are taken one by one.
 const MOST_PAIRS: usize = 64;
 
 /// A way between two devices.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Wire {
+pub(crate) struct Wire {
     /// Latency of one message, commands included, in us.
-    pub latency_us: f64,
+    pub(crate) latency_us: f64,
     /// Time per byte in us.
-    pub us_per_byte: f64,
+    pub(crate) us_per_byte: f64,
 }
 
 impl Wire {
     /// Time of one message.
-    pub fn us(&self, bytes: f64) -> f64 {
+    pub(crate) fn us(&self, bytes: f64) -> f64 {
         self.latency_us + bytes * self.us_per_byte
     }
 
     /// No way at all between a device and itself.
-    pub const NONE: Wire = Wire { latency_us: 0.0, us_per_byte: 0.0 };
+    pub(crate) const NONE: Wire = Wire { latency_us: 0.0, us_per_byte: 0.0 };
 }
 
 /// Equal devices, joined alike.
 #[derive(Clone, Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     /// One of the devices.
-    pub device: Device,
+    pub(crate) device: Device,
     /// Positions in the machine, by island.
-    pub islands: Vec<Vec<usize>>,
+    pub(crate) islands: Vec<Vec<usize>>,
     /// How the devices of an island are joined.
-    pub inner: Topology,
+    pub(crate) inner: Topology,
     /// The way between two devices of an island.
-    pub within: Wire,
+    pub(crate) within: Wire,
     /// The way between two islands.
-    pub across: Wire,
+    pub(crate) across: Wire,
     /// Memory a plan may fill, per device.
-    pub usable_bytes: f64,
+    pub(crate) usable_bytes: f64,
 }
 
 impl Pool {
     /// Devices of an island.
-    pub fn island_size(&self) -> usize {
+    pub(crate) fn island_size(&self) -> usize {
         self.islands.first().map_or(0, Vec::len)
     }
 
     /// Devices in all.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.islands.len() * self.island_size()
     }
 
     /// How many stages of `ranks` devices fit.
-    pub fn slots(&self, ranks: usize) -> usize {
+    pub(crate) fn slots(&self, ranks: usize) -> usize {
         let size = self.island_size();
         if ranks <= size { self.islands.len() * (size / ranks) } else { self.islands.len() / (ranks / size) }
     }
 
     /// Tensor-parallel degrees: up to an island, then whole islands.
-    pub fn degrees(&self, most: usize) -> Vec<usize> {
+    pub(crate) fn degrees(&self, most: usize) -> Vec<usize> {
         let size = self.island_size();
         let most = most.min(factors::MOST_RANKS);
         let inside = (1..=size.min(most)).filter(|&n| n == size || plausible(n)).collect::<Vec<_>>();
@@ -78,7 +78,7 @@ impl Pool {
     }
 
     /// Devices that share a stage.
-    pub fn ranks(&self, count: usize) -> Ranks {
+    pub(crate) fn ranks(&self, count: usize) -> Ranks {
         let size = self.island_size().max(1);
         let command_us = factors::collective_command_us(self.device.kind);
         let group = |ranks: usize, topology: Topology, wire: &Wire| Group {
@@ -94,7 +94,7 @@ impl Pool {
     }
 
     /// Positions of the devices of the stage that fills slot `slot` at that degree.
-    pub fn members(&self, ranks: usize, slot: usize) -> Vec<usize> {
+    pub(crate) fn members(&self, ranks: usize, slot: usize) -> Vec<usize> {
         let size = self.island_size();
         if ranks > size {
             let islands = ranks / size;
@@ -105,9 +105,18 @@ impl Pool {
         island[(slot % per_island) * ranks..][..ranks].to_vec()
     }
 
-    /// The way between two consecutive stages of that degree.
-    pub fn next_stage(&self, ranks: usize) -> Wire {
-        if self.slots(ranks) > 1 && self.island_size() / ranks < 2 { self.across } else { self.within }
+    /// The way from the stage in that slot to the next one.
+    pub(crate) fn way_behind(&self, ranks: usize, slot: usize) -> Wire {
+        let per_island = self.island_size() / ranks;
+        let leaves = per_island == 0 || (slot + 1).is_multiple_of(per_island);
+        if leaves && self.islands.len() > 1 { self.across } else { self.within }
+    }
+
+    /// The cheapest way between two consecutive stages of that degree.
+    pub(crate) fn shortest_way(&self, ranks: usize, bytes: f64) -> f64 {
+        let (first, last) = (self.way_behind(ranks, 0), self.way_behind(ranks, self.island_size() / ranks));
+        let behind = self.way_behind(ranks, (self.island_size() / ranks).saturating_sub(1));
+        first.us(bytes).min(last.us(bytes)).min(behind.us(bytes))
     }
 }
 
@@ -115,9 +124,9 @@ impl Pool {
 fn plausible(ranks: usize) -> bool {
     match ranks {
         0..=8 => true,
-        9..=16 => ranks % 2 == 0,
-        17..=32 => ranks % 4 == 0,
-        _ => ranks % 8 == 0,
+        9..=16 => ranks.is_multiple_of(2),
+        17..=32 => ranks.is_multiple_of(4),
+        _ => ranks.is_multiple_of(8),
     }
 }
 
@@ -128,22 +137,26 @@ fn wire_latency(device: &Device, wire: &Wire) -> f64 {
     if device.kind == Kind::Lpu {
         return 0.0;
     }
-    if device.kind == Kind::Cpu { wire.latency_us } else { (wire.latency_us - COPY_COMMAND_US).max(1.0).min(wire.latency_us) }
+    if device.kind == Kind::Cpu {
+        wire.latency_us
+    } else {
+        (wire.latency_us - COPY_COMMAND_US).max(1.0).min(wire.latency_us)
+    }
 }
 
 /// A machine as pools.
 #[derive(Clone, Debug)]
-pub struct Pools {
+pub(crate) struct Pools {
     /// The pools, by the position of their first device.
-    pub list: Vec<Pool>,
+    pub(crate) list: Vec<Pool>,
     /// Ways between pools; `between[a][b]` leads from `a` to `b`.
-    pub between: Vec<Vec<Wire>>,
+    pub(crate) between: Vec<Vec<Wire>>,
     /// Devices that cannot hold a share, and why.
-    pub left_out: Vec<(usize, String)>,
+    pub(crate) left_out: Vec<(usize, String)>,
 }
 
 /// Groups the devices of a machine.
-pub fn pools(machine: &Machine) -> Pools {
+pub(crate) fn pools(machine: &Machine) -> Pools {
     let (usable, mut left_out) = usable(machine);
     let mut list: Vec<Pool> = Vec::new();
     for class in classes(machine, usable) {
@@ -229,7 +242,8 @@ fn islands(machine: &Machine, class: &[usize]) -> Vec<Island> {
     let mut rest = class.to_vec();
     let mut found = Vec::new();
     for fabric in &machine.fabrics {
-        let members: Vec<usize> = rest.iter().copied().filter(|index| fabric.devices.contains(index)).collect();
+        let members: Vec<usize> =
+            rest.iter().copied().filter(|index| fabric.devices.contains(index)).collect();
         if members.len() < 2 {
             continue;
         }
@@ -239,7 +253,8 @@ fn islands(machine: &Machine, class: &[usize]) -> Vec<Island> {
         found.push(Island { members, topology: fabric.topology, within });
     }
     if rest.len() > MOST_PAIRS {
-        let alone = |index: usize| Island { members: vec![index], topology: Topology::Switch, within: Wire::NONE };
+        let alone =
+            |index: usize| Island { members: vec![index], topology: Topology::Switch, within: Wire::NONE };
         found.extend(rest.into_iter().map(alone));
         return found;
     }
@@ -284,7 +299,8 @@ fn join(machine: &Machine, list: &mut Vec<Pool>, island: Island) {
         }
         let across = wire(machine, pool.islands[0][0], island.members[0]);
         let each = |other: &Vec<usize>| {
-            wire(machine, other[0], island.members[0]) == across && wire(machine, island.members[0], other[0]) == across
+            wire(machine, other[0], island.members[0]) == across
+                && wire(machine, island.members[0], other[0]) == across
         };
         let agrees = pool.islands.len() == 1 || pool.across == across;
         (agrees && pool.islands.iter().all(each)).then_some(across)

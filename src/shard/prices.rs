@@ -13,18 +13,18 @@ use crate::timing::Timing;
 
 /// Price of a layer at one degree.
 #[derive(Clone, Copy, Debug)]
-pub struct Unit {
+pub(crate) struct Unit {
     /// Its time.
-    pub layer: LayerTime,
+    pub(crate) layer: LayerTime,
     /// How its experts are divided.
-    pub experts: ExpertSplit,
+    pub(crate) experts: ExpertSplit,
     /// Time of the output product in us.
-    pub head_us: f64,
+    pub(crate) head_us: f64,
 }
 
 /// What a CPU is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CpuTime {
+pub(crate) enum CpuTime {
     /// Its own time: nothing else works.
     Alone,
     /// More, for it also feeds the accelerators that work beside it.
@@ -33,13 +33,13 @@ pub enum CpuTime {
 
 /// What a replica holds and does: sequences in all, which decide memory.
 #[derive(Clone, Debug)]
-pub struct Prices<'a> {
+pub(crate) struct Prices<'a> {
     /// What is asked.
-    pub request: &'a Request,
+    pub(crate) request: &'a Request,
     /// The devices.
-    pub pools: &'a Pools,
+    pub(crate) pools: &'a Pools,
     /// Sequences of a replica.
-    pub sequences: u64,
+    pub(crate) sequences: u64,
     cpu: CpuTime,
     rooms: BTreeMap<(usize, usize), (Room, ExpertSplit)>,
     units: BTreeMap<(usize, usize, bool, u64), Option<Unit>>,
@@ -47,12 +47,12 @@ pub struct Prices<'a> {
 
 impl<'a> Prices<'a> {
     /// Nothing priced yet.
-    pub fn new(request: &'a Request, pools: &'a Pools, sequences: u64, cpu: CpuTime) -> Prices<'a> {
+    pub(crate) fn new(request: &'a Request, pools: &'a Pools, sequences: u64, cpu: CpuTime) -> Prices<'a> {
         Prices { request, pools, sequences, cpu, rooms: BTreeMap::new(), units: BTreeMap::new() }
     }
 
     /// The load of one of `pieces` pieces.
-    pub fn load(&self, decode: bool, pieces: u64) -> Load {
+    pub(crate) fn load(&self, decode: bool, pieces: u64) -> Load {
         let sequences = self.sequences as f64;
         if decode {
             self.request.decode_load(sequences / pieces as f64)
@@ -62,12 +62,12 @@ impl<'a> Prices<'a> {
     }
 
     /// Bytes between stages for that load.
-    pub fn hop_bytes(&self, load: &Load) -> f64 {
+    pub(crate) fn hop_bytes(&self, load: &Load) -> f64 {
         load.rows() * self.request.subject.spec.hidden as f64 * factors::ACTIVATION_BYTES
     }
 
     /// Price of a layer; `None` when the pool's devices cannot compute it.
-    pub fn unit(&mut self, pool: usize, ranks: usize, decode: bool, pieces: u64) -> Option<Unit> {
+    pub(crate) fn unit(&mut self, pool: usize, ranks: usize, decode: bool, pieces: u64) -> Option<Unit> {
         if let Some(known) = self.units.get(&(pool, ranks, decode, pieces)) {
             return *known;
         }
@@ -93,7 +93,7 @@ impl<'a> Prices<'a> {
     }
 
     /// Most layers of a stage in memory, and how experts are divided there.
-    pub fn room(&mut self, pool: usize, ranks: usize) -> (Room, ExpertSplit) {
+    pub(crate) fn room(&mut self, pool: usize, ranks: usize) -> (Room, ExpertSplit) {
         if let Some(known) = self.rooms.get(&(pool, ranks)) {
             return *known;
         }
@@ -123,19 +123,26 @@ impl<'a> Prices<'a> {
     }
 
     /// The pool as part of a pipeline, when its slots are shared by `replicas`.
-    pub fn item(&mut self, pool: usize, ranks: usize, decode: bool, pieces: u64, replicas: usize) -> Option<Item> {
+    pub(crate) fn item(
+        &mut self,
+        pool: usize,
+        ranks: usize,
+        decode: bool,
+        pieces: u64,
+        replicas: usize,
+    ) -> Option<Item> {
         let unit = self.unit(pool, ranks, decode, pieces)?;
         let (room, _) = self.room(pool, ranks);
         let bytes = self.hop_bytes(&self.load(decode, pieces));
         let pool = &self.pools.list[pool];
-        let hop_us = pool.next_stage(ranks).us(bytes);
+        let hop_us = pool.shortest_way(ranks, bytes);
         let slots = pool.slots(ranks) / replicas;
         let item = Item { unit_us: unit.layer.us, head_us: unit.head_us, hop_us, slots, room };
         (slots > 0 && room.middle > 0).then_some(item)
     }
 
     /// Times of the stages of a replica for one load.
-    pub fn timing(&mut self, stages: &[StageShape], decode: bool, pieces: u64) -> Option<Timing> {
+    pub(crate) fn timing(&mut self, stages: &[StageShape], decode: bool, pieces: u64) -> Option<Timing> {
         let load = self.load(decode, pieces);
         let bytes = self.hop_bytes(&load);
         let mut timing = Timing::default();
@@ -145,21 +152,24 @@ impl<'a> Prices<'a> {
             let head_us = if last { unit.head_us } else { 0.0 };
             timing.stage_us.push(stage.layers as f64 * unit.layer.us + head_us);
             if let Some(next) = stages.get(index + 1) {
-                timing.hop_us.push(self.way(stage, next).us(bytes));
+                let slot = stages[..index].iter().filter(|other| other.pool == stage.pool).count();
+                timing.hop_us.push(self.way(stage, next, slot).us(bytes));
             }
         }
         if let (Some(first), Some(last)) = (stages.first(), stages.last())
             && stages.len() > 1
             && decode
         {
-            timing.back_us = self.way(last, first).us(4.0 * load.sequences);
+            let slot = stages.iter().filter(|other| other.pool == last.pool).count() - 1;
+            timing.back_us = self.way(last, first, slot).us(4.0 * load.sequences);
         }
         Some(timing)
     }
 
-    fn way(&self, from: &StageShape, to: &StageShape) -> Wire {
+    /// The way between two stages; `slot` counts the stages of the first one's pool before it.
+    fn way(&self, from: &StageShape, to: &StageShape, slot: usize) -> Wire {
         if from.pool == to.pool {
-            self.pools.list[from.pool].next_stage(from.ranks)
+            self.pools.list[from.pool].way_behind(from.ranks, slot)
         } else {
             self.pools.between[from.pool][to.pool]
         }
@@ -168,34 +178,39 @@ impl<'a> Prices<'a> {
 
 /// A stage before devices are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StageShape {
+pub(crate) struct StageShape {
     /// Position of its pool.
-    pub pool: usize,
+    pub(crate) pool: usize,
     /// Devices.
-    pub ranks: usize,
+    pub(crate) ranks: usize,
     /// Layers.
-    pub layers: usize,
+    pub(crate) layers: usize,
 }
 
 /// Bytes a device of a stage holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StageBytes {
+pub(crate) struct StageBytes {
     /// Weights of a layer.
-    pub weights: f64,
+    pub(crate) weights: f64,
     /// Keys and values of a layer.
-    pub cache: f64,
+    pub(crate) cache: f64,
     /// Both.
-    pub layer: f64,
+    pub(crate) layer: f64,
     /// Its part of the table of embeddings and of parameters outside the layers.
-    pub table: f64,
+    pub(crate) table: f64,
     /// Its part of the output matrix, with logits.
-    pub head: f64,
+    pub(crate) head: f64,
     /// Activations.
-    pub buffers: f64,
+    pub(crate) buffers: f64,
 }
 
 /// Bytes of the parts of a stage of that degree for so many sequences.
-pub fn stage_bytes(request: &Request, sequences: u64, ranks: usize, experts: ExpertSplit) -> StageBytes {
+pub(crate) fn stage_bytes(
+    request: &Request,
+    sequences: u64,
+    ranks: usize,
+    experts: ExpertSplit,
+) -> StageBytes {
     let spec = &request.subject.spec;
     let (quant, p) = (&request.subject.quant, ranks as f64);
     let part = share(spec, ranks, experts);

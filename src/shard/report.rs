@@ -48,7 +48,8 @@ impl Plan {
         }
         if self.phase != Phase::Prefill {
             let per_user = 1e6 / self.step_us;
-            let _ = writeln!(out, "{} per token ({per_user:.1} tokens/s for each sequence)", time(self.step_us));
+            let _ =
+                writeln!(out, "{} per token ({per_user:.1} tokens/s for each sequence)", time(self.step_us));
         }
         let _ = writeln!(out, "{:.1} tokens/s in all, run of {}", self.tokens_per_second, time(self.run_us));
         if let Some(joules) = self.joules_per_token {
@@ -85,7 +86,11 @@ impl Plan {
                 continue;
             };
             let (run, rate) = (time(other.run_us), other.tokens_per_second);
-            let _ = writeln!(out, "  {:<20} {run:>10} {rate:>10.1} tokens/s  {} ({strategy})", other.class, other.note);
+            let _ = writeln!(
+                out,
+                "  {:<20} {run:>10} {rate:>10.1} tokens/s  {} ({strategy})",
+                other.class, other.note
+            );
         }
         let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
         for unused in &self.unused {

@@ -140,8 +140,12 @@ impl Request {
             return bad(format!("a batch of {} is out of range", self.batch), "1 to 65536");
         }
         let tokens = [self.prompt, self.output, self.context];
-        if tokens.iter().any(|&tokens| tokens > MAX_TOKENS) || self.prompt == 0 && self.phase != Phase::Decode {
-            return bad("a prompt, an answer or a context is out of range".to_owned(), "at most 16,777,216 tokens");
+        if tokens.iter().any(|&tokens| tokens > MAX_TOKENS) || self.prompt == 0 && self.phase != Phase::Decode
+        {
+            return bad(
+                "a prompt, an answer or a context is out of range".to_owned(),
+                "at most 16,777,216 tokens",
+            );
         }
         if !self.subject.spec.decodes() && self.phase != Phase::Prefill {
             let message = format!("{} writes no tokens", self.subject.spec.name);
@@ -154,17 +158,18 @@ impl Request {
     }
 
     /// Tokens of keys and values kept for a sequence; an encoder-decoder keeps those of its input as well.
-    pub fn kept_tokens(&self) -> f64 {
+    pub(crate) fn kept_tokens(&self) -> f64 {
         let own = match self.phase {
             Phase::Decode => self.context,
             _ => self.context.max(self.prompt + self.output),
         };
-        let crossed = if self.subject.spec.family == Family::EncoderDecoder { self.subject.spec.tokens } else { 0 };
+        let crossed =
+            if self.subject.spec.family == Family::EncoderDecoder { self.subject.spec.tokens } else { 0 };
         (own + crossed) as f64
     }
 
     /// The load of a step that writes one token for each of `sequences`.
-    pub fn decode_load(&self, sequences: f64) -> Load {
+    pub(crate) fn decode_load(&self, sequences: f64) -> Load {
         let keys = match (self.mean_keys, self.phase) {
             (Some(keys), _) => keys,
             (None, Phase::Decode) => self.context as f64,
@@ -174,7 +179,7 @@ impl Request {
     }
 
     /// The load of one of `pieces` pieces of the prompts of `sequences` sequences.
-    pub fn prefill_load(&self, sequences: f64, pieces: u64) -> Load {
+    pub(crate) fn prefill_load(&self, sequences: f64, pieces: u64) -> Load {
         let prompt = self.prompt as f64;
         // A decoder's token sees half of the prompt on average, an encoder's sees all of it.
         let causal = self.subject.spec.family == Family::Decoder;
@@ -188,7 +193,7 @@ impl Request {
     }
 
     /// Rounds a run is timed for; `None` for the time of one round in a stream of them.
-    pub fn timed_rounds(&self) -> Option<u64> {
+    pub(crate) fn timed_rounds(&self) -> Option<u64> {
         match self.phase {
             Phase::Both => Some(self.output),
             Phase::Decode if self.rounds > 0 => Some(self.rounds),
@@ -197,7 +202,7 @@ impl Request {
     }
 
     /// Tokens the run is counted in: those written, or those read when nothing is written.
-    pub fn counted_tokens(&self, sequences: f64) -> f64 {
+    pub(crate) fn counted_tokens(&self, sequences: f64) -> f64 {
         match self.phase {
             Phase::Both => sequences * self.output as f64,
             Phase::Decode => sequences,

@@ -12,12 +12,12 @@ use crate::prices::{CpuTime, Prices};
 use crate::request::{Objective, Phase, Request};
 
 /// Whether a set holds CPUs only; the empty set does.
-pub fn only_cpus(pools: &Pools, set: u32) -> bool {
+pub(crate) fn only_cpus(pools: &Pools, set: u32) -> bool {
     members(set).into_iter().all(|pool| pools.list[pool].device.kind == Kind::Cpu)
 }
 
 /// Up to so many pools every set of them is searched; beyond, single ones, pairs and all together.
-const EVERY_SET: usize = 5;
+const EVERY_SET: usize = 8;
 
 /// Parts the sequences are divided into between blocks.
 const SHARES: u64 = 8;
@@ -27,24 +27,24 @@ const REPLICA_COUNTS: usize = 12;
 
 /// Blocks that serve together, and how.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Arrangement {
+pub(crate) struct Arrangement {
     /// Blocks that read and write, or do what the phase asks for.
-    pub blocks: Vec<Block>,
+    pub(crate) blocks: Vec<Block>,
     /// The block that reads prompts for the others, with the time of the hand-over in us.
-    pub reader: Option<(Block, f64)>,
+    pub(crate) reader: Option<(Block, f64)>,
     /// A pool cut in two so that one half reads and the other writes: its position and what the first half gets.
-    pub cut: Option<(usize, usize)>,
+    pub(crate) cut: Option<(usize, usize)>,
     /// Cost to minimize; tokens per us, negated, for throughput.
-    pub cost: f64,
+    pub(crate) cost: f64,
 }
 
 /// The best arrangement and the least cost any can have.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The best, if anything fits.
-    pub best: Option<Arrangement>,
+    pub(crate) best: Option<Arrangement>,
     /// Bound on the cost; infinite when nothing can fit.
-    pub bound: f64,
+    pub(crate) bound: f64,
 }
 
 impl Outcome {
@@ -60,21 +60,23 @@ impl Outcome {
 }
 
 /// Sets of pools, as bits.
-pub fn sets(count: usize, request: &Request) -> Vec<u32> {
+pub(crate) fn sets(count: usize, request: &Request) -> Vec<u32> {
     let all = 1_u32 << count;
     let size = |set: &u32| set.count_ones() as usize;
     let every = count <= EVERY_SET;
     let pipeline = request.allow.pipeline;
-    (1..all).filter(|set| size(set) == 1 || pipeline && (every || size(set) == 2 || size(set) == count)).collect()
+    (1..all)
+        .filter(|set| size(set) == 1 || pipeline && (every || size(set) == 2 || size(set) == count))
+        .collect()
 }
 
 /// The pools of a set.
-pub fn members(set: u32) -> Vec<usize> {
+pub(crate) fn members(set: u32) -> Vec<usize> {
     (0..32).filter(|bit| set >> bit & 1 == 1).collect()
 }
 
 /// Orders of some pools worth trying: all of up to three, else the shortest way through them, both ways.
-pub fn orders(pools: &Pools, set: &[usize]) -> Vec<Vec<usize>> {
+pub(crate) fn orders(pools: &Pools, set: &[usize]) -> Vec<Vec<usize>> {
     if set.len() <= 3 {
         return permutations(set);
     }
@@ -166,7 +168,7 @@ fn together(objective: Objective, a: f64, b: f64) -> f64 {
 }
 
 /// Searches a request over pools.
-pub fn search(request: &Request, pools: &Pools, must: u32, work: &mut Work) -> Outcome {
+pub(crate) fn search(request: &Request, pools: &Pools, must: u32, work: &mut Work) -> Outcome {
     let mut outcome = side_by_side(request, pools, must, work);
     if request.phase == Phase::Both && request.allow.split {
         outcome.take(apart(request, pools, must, None, work));
@@ -192,15 +194,18 @@ fn side_by_side(request: &Request, pools: &Pools, must: u32, work: &mut Work) ->
     let start = if request.objective == Objective::Latency { f64::NEG_INFINITY } else { 0.0 };
     let blank: Vec<Vec<Outcome>> = vec![vec![Outcome::NOTHING; shares as usize + 1]; full];
     let mut table = blank;
-    table[0][0] =
-        Outcome { best: Some(Arrangement { blocks: Vec::new(), reader: None, cut: None, cost: start }), bound: start };
+    table[0][0] = Outcome {
+        best: Some(Arrangement { blocks: Vec::new(), reader: None, cut: None, cost: start }),
+        bound: start,
+    };
     // CPUs alone join last, when it is known whether they serve beside accelerators.
     let mut sets = sets(count, request);
     sets.sort_by_key(|&set| only_cpus(pools, set));
     for set in sets {
         let members = members(set);
         let mut search = |cpu: CpuTime| -> Vec<Option<Found>> {
-            let found = (1..=shares).map(|share| Some(block(request, pools, &members, part(share), cpu, work)));
+            let found =
+                (1..=shares).map(|share| Some(block(request, pools, &members, part(share), cpu, work)));
             std::iter::once(None).chain(found).collect()
         };
         let cpus = only_cpus(pools, set);
@@ -262,13 +267,7 @@ fn keeps_caps(request: &Request, pools: &Pools, blocks: &[Block]) -> bool {
 
 /// Prompts read by one set of pools, tokens written by another. With `cut` given, the pool there reads and
 /// the one behind it, its other half, writes.
-fn apart(
-    request: &Request,
-    pools: &Pools,
-    must: u32,
-    cut: Option<usize>,
-    work: &mut Work,
-) -> Outcome {
+fn apart(request: &Request, pools: &Pools, must: u32, cut: Option<usize>, work: &mut Work) -> Outcome {
     let reading = Request { phase: Phase::Prefill, ..request.clone() };
     let mean_keys = Some(request.prompt as f64 + request.output as f64 / 2.0);
     let writing = Request {
@@ -296,7 +295,9 @@ fn apart(
     let writers = run(&writing, cut.map(|at| at + 1));
     let mut outcome = Outcome::NOTHING;
     for (a, reader, reader_beside) in &readers {
-        for (b, writer, writer_beside) in writers.iter().filter(|(b, ..)| a & b == 0 && (a | b) & must == must) {
+        for (b, writer, writer_beside) in
+            writers.iter().filter(|(b, ..)| a & b == 0 && (a | b) & must == must)
+        {
             let (reader, writer) =
                 if only_cpus(pools, a | b) { (reader, writer) } else { (reader_beside, writer_beside) };
             outcome.take(pair_up(request, pools, (*a, reader), (*b, writer)));
@@ -313,7 +314,9 @@ fn pair_up(request: &Request, pools: &Pools, a: (u32, &Found), b: (u32, &Found))
     let handoff_us = wires.map(|pair| wire(pair).us(bytes)).fold(0.0, f64::max);
     let cost = |reading: f64, writing: f64| match request.objective {
         Objective::Latency => reading + handoff_us + writing,
-        Objective::Throughput => -request.counted_tokens(request.batch as f64) / reading.max(writing).max(handoff_us),
+        Objective::Throughput => {
+            -request.counted_tokens(request.batch as f64) / reading.max(writing).max(handoff_us)
+        }
         Objective::Energy | Objective::Price => reading + writing,
     };
     let best = a.1.best.as_ref().zip(b.1.best.as_ref()).map(|(reader, writer)| Arrangement {
@@ -334,7 +337,7 @@ fn pair_up(request: &Request, pools: &Pools, a: (u32, &Found), b: (u32, &Found))
 
 impl Arrangement {
     /// Time of the run in us: the slowest of what serves side by side, after the prompts were read.
-    pub fn run_us(&self) -> f64 {
+    pub(crate) fn run_us(&self) -> f64 {
         let slowest = self.blocks.iter().map(|block| block.run_us).fold(0.0, f64::max);
         slowest + self.reader.as_ref().map_or(0.0, |(reader, handoff_us)| reader.run_us + handoff_us)
     }
@@ -347,10 +350,9 @@ fn widen(must: u32, at: usize) -> u32 {
     low | high
 }
 
-/// Which pools to cut in two, and how much the first half gets: islands, or devices of the only island. Only for few
-/// pools, since each cut is searched anew.
+/// Which pools to cut in two, and how much the first half gets: islands, or devices of the only island.
 fn cuts(pools: &Pools) -> Vec<(usize, usize)> {
-    if pools.list.len() > 3 {
+    if pools.list.len() >= EVERY_SET {
         return Vec::new();
     }
     let sizes = |pool: &Pool| {
@@ -365,7 +367,7 @@ fn cuts(pools: &Pools) -> Vec<(usize, usize)> {
 }
 
 /// The same pools with one of them in two: its first half stays in place, the second follows.
-pub fn cut_pool(pools: &Pools, at: usize, cut: usize) -> Pools {
+pub(crate) fn cut_pool(pools: &Pools, at: usize, cut: usize) -> Pools {
     let by_island = pools.list[at].islands.len() > 1;
     let mut halves = pools.clone();
     let mut second = halves.list[at].clone();

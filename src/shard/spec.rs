@@ -7,10 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 /// Most layers of a model.
-pub const MAX_LAYERS: u64 = 10_000;
+pub(crate) const MAX_LAYERS: u64 = 10_000;
 
 /// Largest hidden size, feed-forward size, vocabulary and the like.
-pub const MAX_WIDTH: u64 = 1 << 24;
+pub(crate) const MAX_WIDTH: u64 = 1 << 24;
 
 /// How a model is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,10 +106,14 @@ impl ModelSpec {
         let width = self.heads as f64 * self.head_dim.max(self.kv_heads) as f64;
         let layer = self.hidden as f64 * (6.0 * width + 3.0 * self.ffn as f64 * self.experts.max(1) as f64);
         if layer * (self.layers + self.encoder_layers) as f64 > 1e17 || self.kv_heads > self.heads {
-            return Err("the layers are larger than any model's, or have more key-value heads than heads".to_owned());
+            return Err(
+                "the layers are larger than any model's, or have more key-value heads than heads".to_owned()
+            );
         }
         if self.vocab > MAX_WIDTH || self.top_k > self.experts || self.other_params > 1 << 50 {
-            return Err("the vocabulary, the experts per token or other parameters are out of range".to_owned());
+            return Err(
+                "the vocabulary, the experts per token or other parameters are out of range".to_owned()
+            );
         }
         Ok(())
     }
@@ -141,7 +145,10 @@ impl ModelSpec {
 
     /// Weights of a layer that multiply, all experts.
     pub fn layer_matmul_params(&self) -> u64 {
-        self.query_params() + self.kv_params() + self.experts.max(1) * self.expert_params() + self.router_params()
+        self.query_params()
+            + self.kv_params()
+            + self.experts.max(1) * self.expert_params()
+            + self.router_params()
     }
 
     /// Norms and biases of a layer.
@@ -175,7 +182,11 @@ impl ModelSpec {
 
     /// Parameters of the table of embeddings.
     pub fn embedding_params(&self) -> u64 {
-        if self.family == Family::Blocks || !self.has_head && self.tokens > 0 { 0 } else { self.vocab * self.hidden }
+        if self.family == Family::Blocks || !self.has_head && self.tokens > 0 {
+            0
+        } else {
+            self.vocab * self.hidden
+        }
     }
 
     /// Parameters of the output matrix, also when it is the table.

@@ -20,7 +20,7 @@ const FROZEN_BYTES: f64 = 2.0;
 const NF4_BYTES: f64 = 4.127 / 8.0;
 
 /// Rank of adapters unless stated (Hu et al. 2021 use 1 to 64; 16 is the common choice).
-pub const LORA_RANK: u64 = 16;
+const LORA_RANK: u64 = 16;
 
 /// Virtual tokens of prefix tuning unless stated (Li and Liang 2021 use 10 to 200).
 const PREFIX_TOKENS: u64 = 100;
@@ -102,20 +102,42 @@ pub struct TrainingMemory {
 pub fn training(spec: &ModelSpec, method: Method, batch: u64, tokens: u64) -> TrainingMemory {
     let params = spec.params() as f64;
     let (trained, frozen_bytes, copies, formula) = match method {
-        Method::Full => (params, 0.0, 1.0, "16 bytes per parameter: weight 2, gradient 2, master 4, moments 8"),
-        Method::Lora => (adapters(spec), params * FROZEN_BYTES, 1.0, "frozen weights at 2 bytes, adapters at 16"),
-        Method::Qlora => (adapters(spec), params * NF4_BYTES, 1.0, "frozen weights at 4.127 bits, adapters at 16 bytes"),
-        Method::Prefix => (prefixes(spec), params * FROZEN_BYTES, 1.0, "frozen weights at 2 bytes, prefixes at 16"),
-        Method::Dpo => (params, params * FROZEN_BYTES, 2.0, "16 bytes per parameter and a frozen reference at 2; chosen and rejected"),
-        Method::Rlhf => {
-            (2.0 * params, 2.0 * params * FROZEN_BYTES, 2.0, "policy and value model at 16 bytes, reference and reward at 2")
+        Method::Full => {
+            (params, 0.0, 1.0, "16 bytes per parameter: weight 2, gradient 2, master 4, moments 8")
         }
-        Method::Distillation => (params / 2.0, params * FROZEN_BYTES, 0.5, "a student of half the layers at 16 bytes, the teacher at 2"),
+        Method::Lora => {
+            (adapters(spec), params * FROZEN_BYTES, 1.0, "frozen weights at 2 bytes, adapters at 16")
+        }
+        Method::Qlora => {
+            (adapters(spec), params * NF4_BYTES, 1.0, "frozen weights at 4.127 bits, adapters at 16 bytes")
+        }
+        Method::Prefix => {
+            (prefixes(spec), params * FROZEN_BYTES, 1.0, "frozen weights at 2 bytes, prefixes at 16")
+        }
+        Method::Dpo => (
+            params,
+            params * FROZEN_BYTES,
+            2.0,
+            "16 bytes per parameter and a frozen reference at 2; chosen and rejected",
+        ),
+        Method::Rlhf => (
+            2.0 * params,
+            2.0 * params * FROZEN_BYTES,
+            2.0,
+            "policy and value model at 16 bytes, reference and reward at 2",
+        ),
+        Method::Distillation => (
+            params / 2.0,
+            params * FROZEN_BYTES,
+            0.5,
+            "a student of half the layers at 16 bytes, the teacher at 2",
+        ),
     };
     let elements = (batch * tokens) as f64 * spec.hidden as f64;
     let layers = spec.layers as f64 * copies;
     let activation_bytes = ACTIVATION_BYTES * elements * layers + logits(spec, batch, tokens);
-    let recomputed_bytes = 2.0 * elements * layers + ACTIVATION_BYTES * elements + logits(spec, batch, tokens);
+    let recomputed_bytes =
+        2.0 * elements * layers + ACTIVATION_BYTES * elements + logits(spec, batch, tokens);
     let weight_bytes = trained * FROZEN_BYTES + frozen_bytes;
     let gradient_bytes = trained * 2.0;
     let optimizer_bytes = trained * (TRAINED_BYTES - 2.0);

@@ -20,7 +20,10 @@ pub fn add(machine: &Machine, what: &str, profiles: &Profiles) -> Result<Machine
     };
     let bad = |message: String, hint: String| Err(ShardError::new(Code::UnknownDevice, message, hint));
     let Some(count) = count else {
-        return bad(format!("{what:?} does not end in a count"), format!("say PROFILE:N with N from 1 to {MAX_ADDED}"));
+        return bad(
+            format!("{what:?} does not end in a count"),
+            format!("say PROFILE:N with N from 1 to {MAX_ADDED}"),
+        );
     };
     let ids: Vec<&str> = profiles.iter().map(|profile| profile.id.as_str()).collect();
     let exact = ids.iter().find(|id| **id == word);
@@ -29,10 +32,15 @@ pub fn add(machine: &Machine, what: &str, profiles: &Profiles) -> Result<Machine
     let id = match (exact, near.as_slice()) {
         (Some(id), _) => *id,
         (None, [id]) => **id,
-        (None, []) => return bad(format!("there is no profile {word:?}"), "see partita devices --profiles".to_owned()),
+        (None, []) => {
+            return bad(format!("there is no profile {word:?}"), "see partita devices --profiles".to_owned());
+        }
         (None, many) => {
             let names: Vec<&str> = many.iter().map(|id| **id).collect();
-            return bad(format!("{word:?} stands for several profiles"), format!("one of {}", names.join(", ")));
+            return bad(
+                format!("{word:?} stands for several profiles"),
+                format!("one of {}", names.join(", ")),
+            );
         }
     };
     let taken = |name: &str| machine.devices.iter().any(|device| device.name.starts_with(name));
@@ -40,8 +48,12 @@ pub fn add(machine: &Machine, what: &str, profiles: &Profiles) -> Result<Machine
     let name = names.into_iter().find(|name| !taken(name)).unwrap_or_default();
     let mut text = machine.to_toml(profiles);
     // Writing to a string cannot fail.
-    let _ = write!(text, "\n[[device]]\nname = \"{name}\"\ndriver = \"sim\"\nprofile = \"{id}\"\ncount = {count}\n");
-    Machine::parse(&machine.name, &text, profiles).map_err(|e| ShardError::new(Code::UnknownDevice, e.message, e.hint))
+    let _ = write!(
+        text,
+        "\n[[device]]\nname = \"{name}\"\ndriver = \"sim\"\nprofile = \"{id}\"\ncount = {count}\n"
+    );
+    Machine::parse(&machine.name, &text, profiles)
+        .map_err(|e| ShardError::new(Code::UnknownDevice, e.message, e.hint))
 }
 
 /// The machine without a device, or without all whose names are that word and a number. Links that end there go too.
@@ -49,17 +61,21 @@ pub fn add(machine: &Machine, what: &str, profiles: &Profiles) -> Result<Machine
 /// # Errors
 /// A letter when there is no such device, or none would be left.
 pub fn remove(machine: &Machine, name: &str) -> Result<Machine, ShardError> {
-    let numbered = |own: &str| {
-        own.strip_prefix(name).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
-    };
+    let numbered =
+        |own: &str| own.strip_prefix(name).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
     let exact = machine.devices.iter().any(|device| device.name == name);
     let goes = |own: &str| if exact { own == name } else { numbered(own) };
     let kept: Vec<usize> =
         (0..machine.devices.len()).filter(|&index| !goes(&machine.devices[index].name)).collect();
     if kept.len() == machine.devices.len() || kept.is_empty() {
         let names: Vec<&str> = machine.devices.iter().take(8).map(|device| device.name.as_str()).collect();
-        let message = if kept.is_empty() { "nothing would be left" } else { "there is no such device to remove" };
-        return Err(ShardError::new(Code::UnknownDevice, message, format!("devices begin {}", names.join(", "))));
+        let message =
+            if kept.is_empty() { "nothing would be left" } else { "there is no such device to remove" };
+        return Err(ShardError::new(
+            Code::UnknownDevice,
+            message,
+            format!("devices begin {}", names.join(", ")),
+        ));
     }
     let place = |old: usize| kept.iter().position(|&index| index == old);
     let mut left = machine.clone();

@@ -88,7 +88,11 @@ pub fn read(path: &Path) -> Result<FileModel, ShardError> {
 
 /// A letter about a header.
 fn broken(message: impl Into<String>) -> ShardError {
-    ShardError::new(Code::Header, message, "the file is damaged, or of another kind: safetensors, GGUF and ONNX are read")
+    ShardError::new(
+        Code::Header,
+        message,
+        "the file is damaged, or of another kind: safetensors, GGUF and ONNX are read",
+    )
 }
 
 /// A file read forwards within its length.
@@ -103,7 +107,9 @@ impl<R: Read + Seek> Source<R> {
         let mut bytes = Vec::new();
         let read = self.reader.by_ref().take(count as u64).read_to_end(&mut bytes);
         read.map_err(|e| broken(format!("the file cannot be read: {e}")))?;
-        self.reader.seek(SeekFrom::Start(self.at)).map_err(|e| broken(format!("the file cannot be read: {e}")))?;
+        self.reader
+            .seek(SeekFrom::Start(self.at))
+            .map_err(|e| broken(format!("the file cannot be read: {e}")))?;
         Ok(bytes)
     }
 
@@ -128,7 +134,9 @@ impl<R: Read + Seek> Source<R> {
             let copied = std::io::copy(&mut self.reader.by_ref().take(count), &mut std::io::sink());
             copied.map_err(|e| broken(format!("the file cannot be read: {e}")))?;
         } else {
-            self.reader.seek(SeekFrom::Start(self.at)).map_err(|e| broken(format!("the file cannot be read: {e}")))?;
+            self.reader
+                .seek(SeekFrom::Start(self.at))
+                .map_err(|e| broken(format!("the file cannot be read: {e}")))?;
         }
         Ok(())
     }
@@ -145,7 +153,11 @@ impl<R: Read + Seek> Source<R> {
 }
 
 /// The model of some tensors: parameters, bytes, formats, and the architecture by names and shapes.
-fn from_tensors(form: &'static str, tensors: &[TensorInfo], stated: Option<ModelSpec>) -> Result<FileModel, ShardError> {
+fn from_tensors(
+    form: &'static str,
+    tensors: &[TensorInfo],
+    stated: Option<ModelSpec>,
+) -> Result<FileModel, ShardError> {
     let params = tensors.iter().fold(0_u64, |all, tensor| all.saturating_add(tensor.elements()));
     let bits: f64 = tensors.iter().map(|tensor| tensor.elements() as f64 * tensor.bits).sum();
     if params == 0 {

@@ -39,8 +39,8 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>) -> Result<FileModel, 
         if tensors.len() as u64 >= MAX_TENSORS {
             return Err(broken(format!("more than {MAX_TENSORS} tensors")));
         }
-        let entry: Entry =
-            serde_json::from_value(value).map_err(|e| broken(format!("tensor {name:?} is not described: {e}")))?;
+        let entry: Entry = serde_json::from_value(value)
+            .map_err(|e| broken(format!("tensor {name:?} is not described: {e}")))?;
         tensors.push(tensor(name, entry, data)?);
     }
     from_tensors("safetensors", &tensors, None)

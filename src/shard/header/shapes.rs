@@ -39,7 +39,8 @@ pub(super) fn infer(tensors: &[TensorInfo]) -> Option<ModelSpec> {
     let table = first(tensors, &["embed_tokens", "wte", "word_embeddings", "token_embd", "tok_embeddings"])?;
     let (vocab, hidden) = (table.shape[0], table.shape[1]);
     let layers = tensors.iter().filter_map(|tensor| layer_of(&tensor.name)).max()?.checked_add(1)?;
-    let other = |tensor: &TensorInfo| tensor.shape.iter().copied().find(|&size| size != hidden).unwrap_or(hidden);
+    let other =
+        |tensor: &TensorInfo| tensor.shape.iter().copied().find(|&size| size != hidden).unwrap_or(hidden);
     let (queries, keys) = match first(tensors, &["q_proj", "wq", "attn_q", "query"]) {
         Some(query) => {
             let key = first(tensors, &["k_proj", "wk", "attn_k", "key"])?;
@@ -50,7 +51,11 @@ pub(super) fn infer(tensors: &[TensorInfo]) -> Option<ModelSpec> {
     };
     let gate = first(tensors, &["gate_proj", "w1", "ffn_gate", "gate_up_proj"]);
     let up = gate.or_else(|| first(tensors, &["up_proj", "c_fc", "intermediate.dense", "fc1", "ffn_up"]))?;
-    let experts = tensors.iter().filter_map(|tensor| expert_of(&tensor.name)).max().map_or(1, |last| last.saturating_add(1));
+    let experts = tensors
+        .iter()
+        .filter_map(|tensor| expert_of(&tensor.name))
+        .max()
+        .map_or(1, |last| last.saturating_add(1));
     let head_dim = assumed_head_dim(hidden, queries).max(1);
     let bert = first(tensors, &["intermediate.dense"]).is_some();
     Some(ModelSpec {

@@ -24,7 +24,9 @@ fn llama_70b_on_three_machines_is_planned_within_five_percent_of_the_bound() {
     for name in ["h100x8-epyc2", "four-gpus", "h100-tpu-groq576"] {
         let machine = machine(name);
         for quant in ["int8", "bf16"] {
-            for (batch, objective) in [(1, Objective::Latency), (8, Objective::Throughput), (8, Objective::Latency)] {
+            for (batch, objective) in
+                [(1, Objective::Latency), (8, Objective::Throughput), (8, Objective::Latency)]
+            {
                 let mut request = Request::new(subject("llama-3-70b", quant), batch, 512, 128);
                 request.objective = objective;
                 if quant == "bf16" && name == "h100-tpu-groq576" && batch > 1 {
@@ -32,8 +34,14 @@ fn llama_70b_on_three_machines_is_planned_within_five_percent_of_the_bound() {
                 }
                 let plan = planned(&request, &machine);
                 let gap = plan.certificate.gap;
-                println!("| {name} | {quant} | {batch} | {objective:?} | {} | {:.3} | {:.1} | {:.2} % | {} |",
-                    plan.strategy, plan.step_us / 1e3, plan.tokens_per_second, 100.0 * gap, plan.certificate.work);
+                println!(
+                    "| {name} | {quant} | {batch} | {objective:?} | {} | {:.3} | {:.1} | {:.2} % | {} |",
+                    plan.strategy,
+                    plan.step_us / 1e3,
+                    plan.tokens_per_second,
+                    100.0 * gap,
+                    plan.certificate.work
+                );
                 assert!(gap <= 0.05, "{name} {quant} {batch} {objective:?}: {}", plan.table());
             }
         }
@@ -50,13 +58,17 @@ fn a_cpu_beside_a_gpu_that_holds_the_model_gains_little() {
         ("nvidia-a100-sxm4-80gb", "amd-epyc-9755"),
     ] {
         let text = |cpus: usize| {
-            let host = format!("[[device]]\nname = \"cpu\"\ndriver = \"sim\"\nprofile = \"{cpu}\"\ncount = {cpus}\nmemory_gb = 1024\n");
+            let host = format!(
+                "[[device]]\nname = \"cpu\"\ndriver = \"sim\"\nprofile = \"{cpu}\"\ncount = {cpus}\nmemory_gb = 1024\n"
+            );
             let gpu = format!("[[device]]\nname = \"gpu0\"\ndriver = \"sim\"\nprofile = \"{gpu}\"\n");
             let link = "[[link]]\nfrom = \"cpu0\"\nto = \"cpu1\"\ngbs = 200\nlatency_us = 0.5\n";
             let all = if cpus > 0 { format!("{host}{link}{gpu}") } else { gpu };
             Machine::parse("m", &format!("schema = 1\n{all}"), &Profiles::builtin().unwrap()).unwrap()
         };
-        for (quant, phase) in [("bf16", Phase::Both), ("int8", Phase::Both), ("int8", Phase::Decode), ("int8", Phase::Prefill)] {
+        for (quant, phase) in
+            [("bf16", Phase::Both), ("int8", Phase::Both), ("int8", Phase::Decode), ("int8", Phase::Prefill)]
+        {
             for batch in [1, 8, 64, 256] {
                 let mut request = Request::new(subject("llama-3-8b", quant), batch, 512, 128);
                 request.phase = phase;
