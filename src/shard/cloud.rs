@@ -6,7 +6,7 @@ use partita_hw::{Machine, Profiles};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, ShardError};
-use crate::planner::plan;
+use crate::planner::best_plan;
 use crate::request::Request;
 
 const BUILTIN: &str = include_str!("instances.toml");
@@ -170,7 +170,7 @@ fn offer(request: &Request, instance: Instance, machine: &Machine) -> Offer {
         usd_per_million_tokens: 0.0,
         why_not: None,
     };
-    match plan(request, machine) {
+    match best_plan(request, machine) {
         Ok(plan) => {
             offer.strategy = Some(plan.strategy);
             offer.tokens_per_second = plan.tokens_per_second;

@@ -135,17 +135,13 @@ pub(crate) fn computes_in(device: &Device, quant: &Quant) -> Option<Precision> {
     all.next()
 }
 
-/// Time of a layer in us, and where it goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+/// Time of a layer in us.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct LayerTime {
     /// In all.
     pub(crate) us: f64,
-    /// Exchanges between ranks.
+    /// Of it, exchanges between ranks.
     pub(crate) exchange_us: f64,
-    /// Starting kernels.
-    pub(crate) launch_us: f64,
-    /// Joules of one rank; 0 where its power is unknown.
-    pub(crate) joules: f64,
 }
 
 /// Experts that some token of `tokens` visits, on average, when each visits `top_k` of `experts` at random.
@@ -276,8 +272,7 @@ pub(crate) fn time_of(
     work.launches = 0;
     let between = estimate(device, &work)?;
     let us = products.time_us + attention.time_us + between.time_us + exchange_us;
-    let watts = device.power_w.as_ref().map_or(0.0, |fact| fact.value);
-    Some(LayerTime { us, exchange_us, launch_us: products.launch_us, joules: watts * us * 1e-6 })
+    Some(LayerTime { us, exchange_us })
 }
 
 /// Time of what a step does outside the layers: the output product over `rows` rows and sampling, in us.

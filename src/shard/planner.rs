@@ -16,13 +16,19 @@ use crate::search::search;
 /// # Errors
 /// A letter when the request is out of range, nothing fits, a cap cannot be kept, or a required device stays unused.
 pub fn plan(request: &Request, machine: &Machine) -> Result<Plan, ShardError> {
+    let mut plan = best_plan(request, machine)?;
+    plan.alternatives = alternatives(request, machine, &plan);
+    remark(request, &mut plan);
+    Ok(plan)
+}
+
+/// The same without alternatives and remarks.
+pub(crate) fn best_plan(request: &Request, machine: &Machine) -> Result<Plan, ShardError> {
     request.check()?;
     let answer = solve(request, machine, 0);
     let Some(best) = &answer.outcome.best else { return Err(nothing(request, machine, &answer.pools)) };
-    let mut plan = assemble(request, machine, &answer, best);
+    let plan = assemble(request, machine, &answer, best);
     demand(request, machine, &plan)?;
-    plan.alternatives = alternatives(request, machine, &plan);
-    remark(request, &mut plan);
     Ok(plan)
 }
 
