@@ -307,6 +307,7 @@ impl<'r, 'a, 'w> Search<'r, 'a, 'w> {
         let mut lists: Vec<Vec<usize>> = Vec::new();
         for &pool in set {
             let mut list = self.prices.pools.list[pool].degrees(most.max(1));
+            list.retain(|&ranks| ranks >= request.least_ranks);
             list.retain(|&ranks| self.prices.pools.list[pool].slots(ranks) >= replicas);
             list.retain(|&ranks| self.prices.room(pool, ranks).0.middle > 0);
             list.reverse();

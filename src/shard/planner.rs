@@ -18,7 +18,7 @@ use crate::search::search;
 pub fn plan(request: &Request, machine: &Machine) -> Result<Plan, ShardError> {
     let mut plan = best_plan(request, machine)?;
     plan.alternatives = alternatives(request, machine, &plan);
-    remark(request, &mut plan);
+    remark(request, machine, &mut plan);
     Ok(plan)
 }
 
@@ -34,6 +34,9 @@ pub(crate) fn best_plan(request: &Request, machine: &Machine) -> Result<Plan, Sh
 
 /// Most sequences tried by [`plan_largest_batch`].
 const MOST_SEQUENCES: u64 = 4096;
+
+/// Kinds of devices compared with to say that splitting does not pay.
+const MOST_COMPARED: usize = 4;
 
 /// Sequences beyond a batch do not pay when they bring less than this.
 const PAYS: f64 = 1.05;
@@ -229,18 +232,14 @@ fn alternative(class: &str, plan: &Plan, other: Option<Plan>) -> Alternative {
 }
 
 /// Remarks a reader should not have to find out.
-fn remark(request: &Request, plan: &mut Plan) {
+fn remark(request: &Request, machine: &Machine, plan: &mut Plan) {
     let single = plan.alternatives.iter().find(|other| other.class == "one device");
     if plan.devices_used == 1 && !plan.unused.is_empty() {
-        let best = plan
-            .alternatives
-            .iter()
-            .filter(|other| other.class != "one device" && other.note != "is the plan");
-        let best = best.filter(|other| other.strategy.is_some()).min_by(|a, b| a.run_us.total_cmp(&b.run_us));
-        let figures = best.map_or(String::new(), |other| {
+        let other = best_of_several(request, machine, plan);
+        let figures = other.map_or(String::new(), |other| {
             format!(
                 ": {} takes {:.3} ms where one device takes {:.3}",
-                other.class,
+                other.strategy,
                 other.run_us / 1e3,
                 plan.run_us / 1e3
             )
@@ -269,6 +268,24 @@ fn remark(request: &Request, plan: &mut Plan) {
     }
     let rates = rate_notes(plan);
     plan.notes.extend(rates);
+}
+
+/// The best plan in which some other device works beside the one in use, or several share every layer.
+fn best_of_several(request: &Request, machine: &Machine, plan: &Plan) -> Option<Plan> {
+    let used = plan.parts.first()?.stages.first()?.devices.first()?.first()?;
+    let used = machine.device(used)?;
+    let all = solve(&Request { allow: Allow::NONE, ..request.clone() }, machine, 0).pools;
+    let own = all.list.iter().position(|pool| pool.islands.iter().flatten().any(|&device| device == used))?;
+    let others = (0..all.list.len()).filter(|&pool| pool != own).take(MOST_COMPARED);
+    let plans = others.filter_map(|pool| {
+        let answer = solve(request, machine, 1 << own | 1 << pool);
+        let best = answer.outcome.best.as_ref()?;
+        Some(assemble(request, machine, &answer, best))
+    });
+    let shared = Request { least_ranks: 2, ..request.clone() };
+    let answer = solve(&shared, machine, 0);
+    let shared = answer.outcome.best.as_ref().map(|best| assemble(&shared, machine, &answer, best));
+    plans.chain(shared).min_by(|a, b| a.run_us.total_cmp(&b.run_us))
 }
 
 fn rate_notes(plan: &Plan) -> Vec<String> {

@@ -94,6 +94,8 @@ pub struct Request {
     pub allow: Allow,
     /// Positions of devices that must work.
     pub required: Vec<usize>,
+    /// Devices of a stage at least: more than one to learn what splitting would cost.
+    pub least_ranks: usize,
     /// Keys a written token attends to on average, where that is not the context.
     pub mean_keys: Option<f64>,
     /// Rounds of writing that a decoding plan is timed for; 0 times one.
@@ -121,6 +123,7 @@ impl Request {
             caps: Caps::default(),
             allow: Allow::ALL,
             required: Vec::new(),
+            least_ranks: 1,
             mean_keys: None,
             rounds: 0,
             work: DEFAULT_WORK,

@@ -59,7 +59,7 @@ fn wrong_requests_are_letters() {
     for (args, code, word) in [
         (&["--model", "llama-9"][..], 1, "S002"),
         (&["--model", "llama-3-8b", "--quant", "fp12"], 1, "S003"),
-        (&["--model", "llama-3-405b", "--quant", "fp32"], 1, "S004"),
+        (&["--params", "5T", "--quant", "fp32"], 1, "S004"),
         (&["--model", "llama-3-8b", "--require", "cpu0", "--phase", "decode"], 1, "S005"),
         (&["--model", "llama-3-8b", "--deadline", "0.001"], 1, "S007"),
         (&["--model", "llama-3-8b", "--require", "gpu77"], 1, "S009"),

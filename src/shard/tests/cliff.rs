@@ -223,3 +223,13 @@ fn energy_and_price_choose_fewer_devices_than_latency() {
     assert!(cheap.usd_per_million_tokens.unwrap() <= fast.usd_per_million_tokens.unwrap());
     assert!(cheap.certificate.gap < 0.5, "{}", cheap.table());
 }
+
+#[test]
+fn splitting_that_does_not_pay_is_said_with_figures() {
+    for groups in [&[(0, 2)][..], &[(0, 1), (3, 1)]] {
+        let request = request(1e9, "bf16", 1, Objective::Energy, Phase::Decode);
+        let plan = checked(&request, &machine(groups)).unwrap();
+        let note = plan.notes.iter().find(|note| note.starts_with("splitting does not pay")).unwrap();
+        assert!(note.contains("ms where one device takes"), "{note}");
+    }
+}
