@@ -124,7 +124,8 @@ fn read(text: &str) -> Result<PriceFile, ShardError> {
         )));
     }
     let wrong = |instance: &&Instance| {
-        !(1..=512).contains(&instance.count) || !(instance.usd_per_hour > 0.0 && instance.usd_per_hour < 1e6)
+        let rent = instance.usd_per_hour;
+        !((1..=512).contains(&instance.count) && rent > 0.0 && rent < 1e6)
     };
     match file.instance.iter().find(wrong) {
         Some(instance) => Err(bad(format!("count or price of {:?} is out of range", instance.name))),

@@ -122,7 +122,7 @@ pub(crate) fn fill(items: &[Item], layers: usize, limit_us: f64) -> Option<Layer
         given[index] = room[index].min(left.saturating_sub(behind));
         left -= given[index];
     }
-    if left > 0 || given.iter().any(|&layers| layers == 0) {
+    if left > 0 || given.contains(&0) {
         return None;
     }
     (0..count).map(|i| stages_of(&items[i], ends(i, count), given[i], limit_us)).collect()

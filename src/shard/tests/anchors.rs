@@ -1,6 +1,8 @@
 //! Predictions beside published measurements: `docs/predicted.md` is written by this test with BLESS=1 and compared
 //! without.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
 use partita_hw::{Machine, Profiles};
 use partita_shard::{Allow, Objective, Plan, Quant, Request, Subject, model, plan, plan_largest_batch};
 use serde::Deserialize;
@@ -44,7 +46,7 @@ fn machine(row: &Row) -> Machine {
         text.push_str("[[fabric]]\ndevices = [\"d\"]\n");
         match (&row.fabric, &row.topology) {
             (Some(kind), Some(topology)) => {
-                writeln!(text, "kind = \"{kind}\"\ntopology = \"{topology}\"").unwrap()
+                writeln!(text, "kind = \"{kind}\"\ntopology = \"{topology}\"").unwrap();
             }
             _ => text.push_str("topology = \"switch\"\ngbs = 11\nlatency_us = 0.7\n"),
         }

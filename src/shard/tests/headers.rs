@@ -1,5 +1,7 @@
 //! Headers of files: what they say about a model, and that hostile ones end in a letter.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
 use partita_shard::header::{self, FileModel};
 use partita_shard::{Family, ShardError};
 use proptest::prelude::*;
