@@ -11,6 +11,8 @@ mod machine;
 mod optimize;
 mod place;
 mod run;
+mod shard;
+pub mod shard_args;
 mod tensors;
 
 use crate::error::{Error, Result};
@@ -56,6 +58,7 @@ pub fn execute(cli: Cli, io: &mut Io) -> Result<()> {
         Command::Machine => machine::machine(io),
         Command::Conformance(args) => conformance::execute(&args, io),
         Command::Place(args) => place::execute(&args, io),
+        Command::Shard(args) => shard::execute(&args, io),
     }
 }
 

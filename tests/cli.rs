@@ -4,4 +4,5 @@ mod commands;
 mod conformance;
 mod costs;
 mod letters;
+mod shard;
 pub(crate) mod tool;

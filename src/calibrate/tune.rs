@@ -66,7 +66,13 @@ pub fn tune(
     let of_cpu = specs.iter().zip(&machine.devices).find(|(_, d)| d.driver == Driver::Cpu);
     let Some((spec, device)) = of_cpu else { return Ok(Tuned::default()) };
     let threads = spec.device.threads;
-    let alone = Machine { devices: vec![device.clone()], links: Vec::new(), host: 0, ..machine.clone() };
+    let alone = Machine {
+        devices: vec![device.clone()],
+        links: Vec::new(),
+        fabrics: Vec::new(),
+        host: 0,
+        ..machine.clone()
+    };
     let choices = choices(&compile(model, machine, options, how.progress)?);
     let known = |(sizes, precision): &(Sizes, Precision)| {
         let one = |algorithm| Candidate { sizes: *sizes, precision: *precision, algorithm };

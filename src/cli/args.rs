@@ -73,6 +73,11 @@ pub enum Command {
         after_help = "Example:\n  partita place bert.json --format msr --objective throughput -o bert.solution.json"
     )]
     Place(PlaceArgs),
+    /// Plan a model larger than a device: which devices hold which layers, how fast, how far from the best
+    #[command(
+        after_help = "Example:\n  partita shard --model llama-3-70b --quant int8 --machine server.toml\n  partita shard --params 70B --quant q4_k_m --machine server.toml --batch max --objective throughput"
+    )]
+    Shard(Box<super::shard_args::ShardArgs>),
 }
 
 /// What is optimized for.

@@ -168,7 +168,15 @@ fn attained(device: &Device, kind: WorkKind, precision: Precision) -> Option<(Ra
         return Some((rate, defaults::VECTOR_EFFICIENCY, "attained by elementwise code: default".to_owned()));
     }
     let rate = device.dense_rate(precision)?;
-    let narrow = matches!(rate.computes_in, Precision::Fp8 | Precision::Int8 | Precision::Int4);
+    if has_tile_unit(device, &rate) {
+        return Some((
+            rate,
+            defaults::TILE_UNIT_EFFICIENCY,
+            "attained by tile units of CPUs: default".to_owned(),
+        ));
+    }
+    let narrow =
+        matches!(rate.computes_in, Precision::Fp8 | Precision::Int8 | Precision::Int4 | Precision::Fp4);
     let measured = device.matmul_efficiency_8bit.as_ref().filter(|_| narrow);
     let (efficiency, origin) = match measured.or(device.matmul_efficiency.as_ref()) {
         Some(fact) => (fact.value, fact.origin.clone()),
@@ -178,6 +186,25 @@ fn attained(device: &Device, kind: WorkKind, precision: Precision) -> Option<(Ra
         }
     };
     Some((rate, efficiency, origin))
+}
+
+/// Whether a CPU computes at this rate in a tile unit (AMX and its like): those have 8 to 16 times the vector rate.
+fn has_tile_unit(device: &Device, rate: &Rate) -> bool {
+    let vector = device.dense.get(&Precision::Fp32).map(|fact| fact.value);
+    device.kind == Kind::Cpu && vector.is_some_and(|vector| rate.tflops >= 8.0 * vector)
+}
+
+/// Rows a matrix product is computed for when it has `rows`: units work on whole tiles.
+///
+/// Tensor cores multiply 16 rows at a time (PTX `mma.m16n8k*`), a TPU feeds its systolic array 8 rows at a time, CPUs
+/// and statically scheduled processors waste none.
+pub fn tile_rows(kind: Kind, rows: f64) -> f64 {
+    let tile = match kind {
+        Kind::Gpu => 16.0,
+        Kind::Tpu | Kind::Npu => 8.0,
+        Kind::Cpu | Kind::Lpu | Kind::Fpga | Kind::Dsp | Kind::Custom => 1.0,
+    };
+    (rows / tile).ceil() * tile
 }
 
 /// Memory time in us.

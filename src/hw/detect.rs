@@ -23,7 +23,7 @@ impl Machine {
             devices.push(adapter_device(&format!("gpu{index}"), adapter, profiles));
         }
         let name = cpu.model.clone().unwrap_or_else(|| "this machine".to_owned());
-        let mut machine = Machine { name, devices, links: Vec::new(), host: 0 };
+        let mut machine = Machine { name, devices, links: Vec::new(), fabrics: Vec::new(), host: 0 };
         machine.imply_links(profiles);
         machine
     }

@@ -5,6 +5,7 @@
 //! nobody published stays unknown instead of becoming zero.
 
 mod adapter;
+mod collective;
 mod cost;
 mod cost_fit;
 mod cost_table;
@@ -13,6 +14,7 @@ mod defaults;
 mod detect;
 mod device;
 mod error;
+mod fabric;
 mod fact;
 mod interconnect;
 mod isa;
@@ -30,13 +32,15 @@ mod report;
 mod route;
 
 pub use adapter::{AdapterInfo, AdapterType, profile_for_adapter};
-pub use cost::{Bound, Estimate, Work, WorkKind, estimate, transfer_us};
+pub use collective::{Algorithm, Collective, Exchange, Group, hierarchical_all_reduce};
+pub use cost::{Bound, Estimate, Work, WorkKind, estimate, tile_rows, transfer_us};
 pub use cost_fit::Fit;
 pub use cost_table::{CostTable, Measurement, price};
 pub use cpu::{Cache, CacheKind, CpuInfo, NumaNode, detect_cpu};
-pub use defaults::CACHE_OVER_MEMORY;
+pub use defaults::{CACHE_OVER_MEMORY, COPY_COMMAND_US};
 pub use device::{AdapterRef, Device, Driver, Rate};
 pub use error::{Code, HwError};
+pub use fabric::{Fabric, MAX_FABRICS, Topology};
 pub use fact::Fact;
 pub use interconnect::{Interconnect, Interconnects};
 pub use kind::Kind;

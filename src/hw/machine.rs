@@ -4,14 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::defaults;
 use crate::device::{Device, Driver};
+use crate::fabric::Fabric;
 use crate::interconnect::Interconnect;
 use crate::profile::Profiles;
 
 /// Most devices of a machine.
-pub const MAX_DEVICES: usize = 256;
+pub const MAX_DEVICES: usize = 1024;
 
 /// Most links of a machine, implied ones included.
-pub const MAX_LINKS: usize = 4096;
+pub const MAX_LINKS: usize = 3840 + MAX_DEVICES;
 
 /// A link between two devices, by their positions in the machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,6 +66,9 @@ pub struct Machine {
     pub devices: Vec<Device>,
     /// Links, stated ones first.
     pub links: Vec<Link>,
+    /// Networks that join many devices alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fabrics: Vec<Fabric>,
     /// Position of the device that holds inputs and outputs.
     pub host: usize,
 }

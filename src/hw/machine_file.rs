@@ -10,10 +10,15 @@
 //! `power_w`, `usd_per_hour`, and `dense.FORMAT` and `vector.FORMAT` in TFLOPS or TOPS. Each figure may name where it
 //! comes from in `origin."FIGURE"` (`origin.memory` for the memory in any unit).
 //!
+//! A device with `count = N` stands for N alike, named by its name and a number from 0.
+//!
+//! A `[[fabric]]` joins many devices alike: `devices` (names, or the common part of names that end in numbers),
+//! `topology` ("switch", "mesh", "ring"), `kind`, `latency_us`, `command_us`, `gbs`, `origin`.
+//!
 //! A link has `from` and `to`, and `kind` (an id of the interconnect table), `latency_us`, `gbs` (attained, one
 //! direction), `one_way`, `origin`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::adapter::AdapterType;
 use crate::cpu::{Cache, CacheKind};
@@ -49,8 +54,9 @@ impl Machine {
         let name = root.word("name")?.unwrap_or_else(|| "machine".to_owned());
         let (devices, offsets) = read_devices(&mut root, profiles)?;
         let host = read_host(&mut root, &devices)?;
-        let mut machine = Machine { name, devices, links: Vec::new(), host };
+        let mut machine = Machine { name, devices, links: Vec::new(), fabrics: Vec::new(), host };
         read_links(&mut root, &mut machine)?;
+        crate::fabric::read(&mut root, &mut machine)?;
         root.finish()?;
         machine.imply_links(profiles);
         machine.check_reach(&source, &offsets)?;
@@ -58,9 +64,8 @@ impl Machine {
     }
 
     fn check_reach(&self, source: &Source<'_>, offsets: &[usize]) -> Result<(), HwError> {
-        let lost = |&device: &usize| {
-            self.path(self.host, device).is_none() || self.path(device, self.host).is_none()
-        };
+        let (down, up) = (self.reached(true), self.reached(false));
+        let lost = |&device: &usize| !down[device] || !up[device];
         let Some(device) = (0..self.devices.len()).find(lost) else { return Ok(()) };
         let host = &self.devices[self.host].name;
         let name = &self.devices[device].name;
@@ -81,17 +86,40 @@ fn read_devices(root: &mut Table<'_>, profiles: &Profiles) -> Result<(Vec<Device
         return Err(root.error_at(Code::Limit, tables[MAX_DEVICES].offset, message, ""));
     }
     let (mut devices, mut offsets): (Vec<Device>, Vec<usize>) = (Vec::new(), Vec::new());
+    let mut names = BTreeSet::new();
     for mut table in tables {
         let name = table.need_word_at("name")?;
-        if devices.iter().any(|device| device.name == name.value) {
-            let message = format!("two devices are named {:?}", name.value);
-            return Err(table.error_at(Code::Duplicate, name.offset, message, "names must differ"));
-        }
         table.what = format!("device {}", name.value);
-        offsets.push(table.offset);
-        devices.push(read_device(name.value, table, profiles)?);
+        let count = read_count(&mut table, devices.len())?;
+        let (offset, source, what) = (table.offset, table.source, table.what.clone());
+        let device = read_device(name.value, table, profiles)?;
+        for number in 0..count.unwrap_or(1) {
+            let own = if count.is_some() { format!("{}{number}", name.value) } else { name.value.to_owned() };
+            if !names.insert(own.clone()) {
+                let message = format!("two devices are named {own:?}");
+                return Err(source.error(Code::Duplicate, name.offset, message, "names must differ"));
+            }
+            if devices.len() >= MAX_DEVICES {
+                let message = format!("{what} is one of more than {MAX_DEVICES}, the limit");
+                return Err(source.error(Code::Limit, offset, message, ""));
+            }
+            offsets.push(offset);
+            devices.push(Device { name: own, ..device.clone() });
+        }
     }
     Ok((devices, offsets))
+}
+
+/// How many devices an entry stands for, when it says so.
+fn read_count(table: &mut Table<'_>, others: usize) -> Result<Option<usize>, HwError> {
+    let Some(count) = table.count("count")? else { return Ok(None) };
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if (1..=MAX_DEVICES.saturating_sub(others)).contains(&count) {
+        return Ok(Some(count));
+    }
+    let message =
+        format!("`count` of {} must be at least 1 and make at most {MAX_DEVICES} devices", table.what);
+    Err(table.error_at(Code::BadValue, table.offset, message, ""))
 }
 
 fn read_device(name: &str, mut table: Table<'_>, profiles: &Profiles) -> Result<Device, HwError> {

@@ -27,6 +27,9 @@ impl Machine {
         for link in self.links.iter().filter(|link| !link.implied) {
             self.write_link(&mut out, link, &kinds);
         }
+        for fabric in &self.fabrics {
+            fabric.write(&mut out, &self.devices);
+        }
         out
     }
 

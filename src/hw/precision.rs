@@ -27,6 +27,8 @@ pub enum Precision {
     Int8,
     /// Four-bit integers.
     Int4,
+    /// Four-bit floats in blocks with a common scale (NVFP4, MXFP4).
+    Fp4,
 }
 
 /// Rates per precision in TFLOPS (floating) or TOPS (integer), dense, each with its origin.
@@ -34,7 +36,7 @@ pub type Rates = BTreeMap<Precision, Fact<f64>>;
 
 impl Precision {
     /// Every precision, widest first.
-    pub const ALL: [Precision; 8] = [
+    pub const ALL: [Precision; 9] = [
         Precision::Fp64,
         Precision::Fp32,
         Precision::Tf32,
@@ -43,6 +45,7 @@ impl Precision {
         Precision::Fp8,
         Precision::Int8,
         Precision::Int4,
+        Precision::Fp4,
     ];
 
     /// The word used in files.
@@ -56,6 +59,7 @@ impl Precision {
             Precision::Fp8 => "fp8",
             Precision::Int8 => "int8",
             Precision::Int4 => "int4",
+            Precision::Fp4 => "fp4",
         }
     }
 
@@ -70,7 +74,7 @@ impl Precision {
     /// TF32 holds both 16-bit floats (8-bit exponent, 10-bit mantissa); 16-bit floats hold eight-bit integers
     /// (bf16 up to 256) and FP8.
     pub fn wider(self) -> &'static [Precision] {
-        use Precision::{Bf16, Fp16, Fp32, Fp64, Int8, Tf32};
+        use Precision::{Bf16, Fp8, Fp16, Fp32, Fp64, Int8, Tf32};
         match self {
             Precision::Fp64 => &[],
             Precision::Fp32 => &[Fp64],
@@ -78,6 +82,7 @@ impl Precision {
             Precision::Bf16 | Precision::Fp16 => &[Tf32, Fp32, Fp64],
             Precision::Fp8 | Precision::Int8 => &[Fp16, Bf16, Tf32, Fp32, Fp64],
             Precision::Int4 => &[Int8, Fp16, Bf16, Tf32, Fp32, Fp64],
+            Precision::Fp4 => &[Fp8, Fp16, Bf16, Tf32, Fp32, Fp64],
         }
     }
 }

@@ -29,7 +29,7 @@ impl Machine {
             return None;
         }
         let mut best: Vec<Option<Reach>> = vec![None; count];
-        best[from] = Some(Reach { cost: 0.0, link: None, previous: from });
+        best[from] = Some(Reach { cost: 0.0, edge: None, previous: from });
         let mut open: Vec<bool> = vec![true; count];
         while let Some(here) = nearest_open(&best, &open) {
             open[here] = false;
@@ -47,9 +47,39 @@ impl Machine {
             }
             let cost = start + link.latency_us + REFERENCE_BYTES * link.us_per_byte();
             if best[next].is_none_or(|known| cost < known.cost) {
-                best[next] = Some(Reach { cost, link: Some(index), previous: here });
+                best[next] = Some(Reach { cost, edge: Some(Edge::Link(index)), previous: here });
             }
         }
+        for (index, fabric) in self.fabrics.iter().enumerate() {
+            let hop = fabric.latency_us + fabric.command_us + REFERENCE_BYTES * fabric.us_per_byte();
+            let cost = start + hop;
+            for next in fabric.neighbours(here) {
+                if next < best.len() && best[next].is_none_or(|known| cost < known.cost) {
+                    best[next] = Some(Reach { cost, edge: Some(Edge::Fabric(index)), previous: here });
+                }
+            }
+        }
+    }
+
+    /// Which devices the host reaches (`down`), or which reach the host.
+    pub(crate) fn reached(&self, down: bool) -> Vec<bool> {
+        let mut seen = vec![false; self.devices.len()];
+        let mut open = vec![self.host];
+        while let Some(here) = open.pop() {
+            if here >= seen.len() || std::mem::replace(&mut seen[here], true) {
+                continue;
+            }
+            for link in &self.links {
+                let next = if link.from == here { link.to } else { link.from };
+                let (from, to) = if down { (here, next) } else { (next, here) };
+                if link.carries(from, to) {
+                    open.push(next);
+                }
+            }
+            let joined = self.fabrics.iter().filter(|fabric| fabric.devices.contains(&here));
+            open.extend(joined.flat_map(|fabric| &fabric.devices).filter(|&&next| !seen[next]));
+        }
+        seen
     }
 
     fn collect(&self, from: usize, to: usize, best: &[Option<Reach>]) -> Option<Path> {
@@ -58,10 +88,19 @@ impl Machine {
         let mut here = to;
         while here != from {
             let reach = best[here]?;
-            let link = &self.links[reach.link?];
-            path.latency_us += link.latency_us;
-            path.us_per_byte += link.us_per_byte();
-            origins.push(link.origin.as_str());
+            let (latency_us, us_per_byte, origin) = match reach.edge? {
+                Edge::Link(index) => {
+                    let link = &self.links[index];
+                    (link.latency_us, link.us_per_byte(), link.origin.as_str())
+                }
+                Edge::Fabric(index) => {
+                    let fabric = &self.fabrics[index];
+                    (fabric.latency_us + fabric.command_us, fabric.us_per_byte(), fabric.origin.as_str())
+                }
+            };
+            path.latency_us += latency_us;
+            path.us_per_byte += us_per_byte;
+            origins.push(origin);
             here = reach.previous;
             path.hops.push(here);
         }
@@ -72,11 +111,18 @@ impl Machine {
     }
 }
 
+/// What a hop goes over, by position in the machine.
+#[derive(Clone, Copy)]
+enum Edge {
+    Link(usize),
+    Fabric(usize),
+}
+
 /// How a device is reached best so far.
 #[derive(Clone, Copy)]
 struct Reach {
     cost: f64,
-    link: Option<usize>,
+    edge: Option<Edge>,
     previous: usize,
 }
 

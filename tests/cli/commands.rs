@@ -37,6 +37,7 @@ fn help_teaches() {
         "machine",
         "conformance",
         "place",
+        "shard",
     ];
     for command in commands {
         assert!(help.contains(command), "{command}");

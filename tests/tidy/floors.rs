@@ -10,6 +10,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("partita-plan", &[]),
     ("partita-hw", &[]),
     ("partita-place", &[]),
+    ("partita-shard", &["partita-hw"]),
     ("partita-ir", &["partita-plan"]),
     ("partita-ops", &["partita-ir", "partita-plan"]),
     ("partita-runtime", &["partita-plan"]),

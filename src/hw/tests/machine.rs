@@ -108,8 +108,8 @@ fn link_errors_name_place_and_help() {
 
 #[test]
 fn limits_are_errors() {
-    let many = format!("schema = 1\n{}", "[[device]]\nname = \"a\"\ndriver = \"cpu\"\n".repeat(257));
-    assert!(error(&many).contains("H010: 257 devices, the limit is 256"));
+    let many = format!("schema = 1\n{}", "[[device]]\nname = \"a\"\ndriver = \"cpu\"\n".repeat(1025));
+    assert!(error(&many).contains("H010: 1025 devices, the limit is 1024"));
     let links = "[[link]]\nfrom = \"a\"\nto = \"a\"\ngbs = 1\n".repeat(3841);
     assert!(error(&format!("{BASE}{links}")).contains("H010: 3841 links"));
     assert!(error(&"#".repeat(partita_hw::MAX_FILE_BYTES + 1)).contains("H010: the file has"));
@@ -217,4 +217,60 @@ proptest! {
         let cost = |machine: &Machine| transfer_us(&machine.path(1, 2).unwrap(), bytes);
         prop_assert!(cost(&after) <= cost(&before) * (1.0 + 1e-12));
     }
+}
+
+const FABRIC: &str = r#"
+schema = 1
+[[device]]
+name = "cpu0"
+driver = "cpu"
+[[device]]
+name = "gpu"
+driver = "sim"
+profile = "nvidia-h100-sxm5-80gb"
+count = 3
+[[fabric]]
+devices = ["gpu"]
+topology = "TOPOLOGY"
+kind = "nvswitch-hgx-h100"
+"#;
+
+#[test]
+fn counted_devices_and_fabrics_read_back() {
+    for topology in ["switch", "mesh", "ring"] {
+        let machine = parse(&FABRIC.replace("TOPOLOGY", topology));
+        let names: Vec<&str> = machine.devices.iter().map(|device| device.name.as_str()).collect();
+        assert_eq!(names, ["cpu0", "gpu0", "gpu1", "gpu2"]);
+        let path = machine.path(1, 3).unwrap();
+        assert_eq!(path.hops, [1, 3], "{topology}");
+        assert!((1e-3 / path.us_per_byte - 396.0).abs() < 1e-9);
+        let profiles = Profiles::builtin().unwrap();
+        assert_eq!(Machine::parse("again", &machine.to_toml(&profiles), &profiles).unwrap(), machine);
+    }
+}
+
+#[test]
+fn broken_counts_and_fabrics_are_refused() {
+    let refused = |text: &str| Machine::parse("m", text, &Profiles::builtin().unwrap()).unwrap_err();
+    let good = FABRIC.replace("TOPOLOGY", "switch");
+    for (from, to, word) in [
+        ("count = 3", "count = 0", "count"),
+        ("count = 3", "count = 1024", "count"),
+        ("count = 3", "count = 1", "two devices"),
+        ("devices = [\"gpu\"]", "devices = [\"tpu\"]", "no device"),
+        ("kind = \"nvswitch-hgx-h100\"", "kind = \"rope\"", "no interconnect"),
+        ("kind = \"nvswitch-hgx-h100\"", "", "rate"),
+        ("name = \"gpu\"", "name = \"cpu\"", "are named"),
+    ] {
+        let error = refused(&good.replace(from, to));
+        assert!(error.to_string().contains(word), "{to}: {error}");
+    }
+}
+
+#[test]
+fn hundreds_of_chips_make_a_machine() {
+    let text = FABRIC.replace("TOPOLOGY", "switch").replace("count = 3", "count = 1023");
+    let machine = parse(&text);
+    assert_eq!(machine.devices.len(), 1024);
+    assert_eq!(machine.path(1, 1023).unwrap().hops.len(), 2);
 }
