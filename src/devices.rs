@@ -91,6 +91,7 @@ pub fn adapters() -> Vec<AdapterInfo> {
         device_type: class(a.device_type),
         vendor: a.vendor,
         device: a.device,
+        pci_address: Some(a.pci_address).filter(|address| !address.is_empty()),
         driver: a.driver,
         driver_info: a.driver_info,
         max_buffer_bytes: Some(a.max_buffer_bytes),

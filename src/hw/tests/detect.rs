@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use partita_hw::{
-    AdapterInfo, AdapterType, CacheKind, CpuInfo, DeviceReport, Machine, Precision, Profiles, detect_cpu,
+    AdapterInfo, AdapterType, CacheKind, CpuInfo, Detection, DeviceReport, Machine, Precision, Profiles,
+    detect_cpu,
 };
 
 fn write(root: &Path, path: &str, text: &str) {
@@ -171,6 +172,7 @@ fn adapter(index: u32, name: &str, backend: &str, device_type: AdapterType) -> A
         device_type,
         vendor: 0x10de,
         device: 0x2684,
+        pci_address: None,
         driver: "test".to_owned(),
         driver_info: "1.0".to_owned(),
         max_buffer_bytes: Some(1 << 28),
@@ -217,9 +219,10 @@ fn detection_can_be_read_again() {
 #[test]
 fn report_has_a_schema_and_reads_back() {
     let profiles = Profiles::builtin().unwrap();
-    let report = DeviceReport::new(detect_server(), adapters(), &profiles);
+    let report =
+        DeviceReport::new(Detection { cpu: detect_server(), ..Detection::default() }, adapters(), &profiles);
     let json = report.to_json().unwrap();
-    assert!(json.starts_with("{\n  \"schema\": 1,"));
+    assert!(json.starts_with("{\n  \"schema\": 2,"));
     let again: DeviceReport = serde_json::from_str(&json).unwrap();
     assert_eq!(again, report);
     let odd = json.replacen("\"schema\"", "\"shcema\"", 1);
