@@ -80,6 +80,13 @@ pub fn drivers() -> Drivers {
     drivers
 }
 
+/// True when the running machine may have a graphics processor. Asking the graphics drivers takes a hundred times as long
+/// as everything else, and without one of these nodes they can only offer to draw on the CPU.
+pub fn may_have_graphics() -> bool {
+    let nodes = ["dri", "dxg", "nvidia0", "nvidiactl", "nvhost-gpu", "nvgpu", "mali0", "kgsl-3d0", "pvr"];
+    !cfg!(target_os = "linux") || nodes.iter().any(|node| Path::new("/dev").join(node).exists())
+}
+
 /// Every wgpu adapter of the running machine.
 #[cfg(feature = "wgpu")]
 pub fn adapters() -> Vec<AdapterInfo> {

@@ -3,5 +3,6 @@
 mod commands;
 mod conformance;
 mod costs;
+mod hardware;
 mod letters;
 pub(crate) mod tool;

@@ -69,7 +69,8 @@ fn look(looking: &Looking, profiles: &Profiles) -> Result<DeviceReport> {
         None => detect(&host, &selection),
         Some(age) => (*DetectionCache::new(age, DetectionCache::usual_file()).get(&host, &selection)).clone(),
     };
-    let adapters = if running { crate::devices::adapters() } else { Vec::new() };
+    let graphics = running && crate::devices::may_have_graphics();
+    let adapters = if graphics { crate::devices::adapters() } else { Vec::new() };
     Ok(DeviceReport::new(detection, adapters, profiles))
 }
 
@@ -131,7 +132,11 @@ fn shown(args: &DevicesArgs, mut report: DeviceReport) -> Result<String> {
         available: args.available,
     };
     if args.json {
-        report.keep(&filter);
+        if args.best {
+            report.keep_best(&filter);
+        } else {
+            report.keep(&filter);
+        }
         return report
             .to_json()
             .map(|text| text + "\n")

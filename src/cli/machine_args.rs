@@ -77,7 +77,7 @@ impl WhatIf {
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
     /// One JSON object with a schema version
-    #[arg(long, conflicts_with_all = ["tsv", "summary", "columns"])]
+    #[arg(long, conflicts_with_all = ["tsv", "summary", "columns", "sort"])]
     pub json: bool,
     /// Tab-separated values with column names in the first line
     #[arg(long, conflicts_with = "summary")]

@@ -153,9 +153,11 @@ pub(crate) fn profile_words(name: &str) -> Option<&'static str> {
     let words: Vec<&str> =
         name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
     let fits = |row: &&(&str, &str)| {
-        let wanted: Vec<&str> = row.0.split(' ').collect();
-        wanted.iter().all(|word| words.contains(word))
-            && !OTHER_PARTS.iter().any(|other| words.contains(other) && !wanted.contains(other))
+        let wanted = row.0.split(' ');
+        wanted.clone().all(|word| words.contains(&word))
+            && !OTHER_PARTS
+                .iter()
+                .any(|other| words.contains(other) && !wanted.clone().any(|word| word == *other))
     };
     NAMES.iter().find(fits).map(|&(_, id)| id)
 }

@@ -83,7 +83,8 @@ impl DetectionCache {
 fn key(host: &Host, selection: &Selection) -> String {
     let boot = host.root.word("proc/sys/kernel/random/boot_id").unwrap_or_default();
     let (only, without) = (selection.only.as_ref().map(|only| only.join(",")), selection.without.join(","));
-    format!("{} {boot} {} -{without}", env!("CARGO_PKG_VERSION"), only.unwrap_or_else(|| "all".to_owned()))
+    let only = only.unwrap_or_else(|| "all".to_owned());
+    format!("{} {boot} {only} -{without} {:?}", env!("CARGO_PKG_VERSION"), host.own_tools)
 }
 
 /// What the file holds, and how old that is.

@@ -53,7 +53,7 @@ pub use precision::{Precision, Rates};
 pub use probe::{
     COMMON, Cloud, CxlMemory, Detection, Environment, FabricPort, Found, Host, Kubernetes, MAX_OUTPUT_BYTES,
     MAX_RECORDING_BYTES, PROBE_LIMIT, PROBES, PcieLink, PeerLink, Probe, Root, Selection, Storage, System,
-    TOOL_LIMIT, Timing, Tools, Warning, WarningKind, detect,
+    TOOL_LIMIT, Timing, Tools, Warning, WarningKind, detect, nvidia_smi_devices,
 };
 pub use profile::{Extra, Profile, ProfileLink, ProfileMemory, Profiles, Provenance, Sparsity};
 pub use query::{Need, Totals};

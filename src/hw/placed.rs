@@ -173,6 +173,10 @@ fn device(found: &mut Found, adapter: Option<&AdapterInfo>, profiles: &Profiles)
 
 /// How much of its profile's processor a device is: all, half, or a part whose figures nobody publishes.
 fn share_of(found: &Found, profile: &Profile) -> Option<f64> {
+    // Divided into instances, no program sees the whole.
+    if found.mig == Some(true) {
+        return None;
+    }
     // Memory shared with the CPU says nothing about the size of the device.
     let sizes =
         found.memory_bytes.zip(profile.memory.capacity_bytes).filter(|_| !profile.memory.shared_with_cpu);

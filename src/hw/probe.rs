@@ -1,8 +1,9 @@
 //! Detection: what processors, links and surroundings a machine has, without rights and without libraries.
 //!
 //! A probe is a file below `probe/` and a row of [`PROBES`]: it reads a [`Host`] (files, tools, environment) and adds
-//! to [`Findings`]. Probes know nothing of each other; each runs in a thread of its own, and one that does not end in
-//! time is left behind with a warning. Results stand in the order of the table, whatever thread was first.
+//! to [`Findings`]. Probes know nothing of each other; they run side by side, one that waits for a slow tool or a dead
+//! device holds up no other, and one that does not end in time is left behind with a warning. Results stand in the order
+//! of the table, whatever came first.
 
 mod families;
 mod finish;
@@ -16,14 +17,17 @@ mod text;
 mod tools;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub use families::nvidia::nvidia_smi_devices;
 pub use found::{Found, PcieLink, PeerLink, Warning, WarningKind};
 pub use recording::MAX_RECORDING_BYTES;
 pub use root::Root;
@@ -134,8 +138,11 @@ pub const COMMON: [&str; 12] = [
 pub struct Host {
     pub(crate) root: Root,
     tools: Tools,
+    /// Folders of tools the caller named.
+    pub(crate) own_tools: Vec<PathBuf>,
     environment: BTreeMap<String, String>,
     pci: OnceLock<Vec<PciFunction>>,
+    nodes: OnceLock<Vec<String>>,
 }
 
 impl Host {
@@ -143,7 +150,8 @@ impl Host {
     pub fn running(tools: &[PathBuf]) -> Host {
         let value = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
         let environment = VARIABLES.iter().filter_map(|name| value(name)).collect();
-        Host::new(Root::folder(Path::new("/")), Tools::installed(tools), environment)
+        let host = Host::new(Root::folder(Path::new("/")), Tools::installed(tools), environment);
+        Host { own_tools: tools.to_owned(), ..host }
     }
 
     /// The machine whose files lie below a folder. Tools are run from there and from `tools`, the environment is empty.
@@ -161,7 +169,7 @@ impl Host {
     }
 
     fn new(root: Root, tools: Tools, environment: BTreeMap<String, String>) -> Host {
-        Host { root, tools, environment, pci: OnceLock::new() }
+        Host { root, tools, own_tools: Vec::new(), environment, pci: OnceLock::new(), nodes: OnceLock::new() }
     }
 
     /// The same with another time limit per run of a tool.
@@ -174,6 +182,11 @@ impl Host {
     /// Functions on the PCI bus, by address; read once.
     pub(crate) fn pci(&self) -> &[PciFunction] {
         self.pci.get_or_init(|| pci::scan(&self.root))
+    }
+
+    /// Names in `dev`, in order; read once.
+    pub(crate) fn nodes(&self) -> &[String] {
+        self.nodes.get_or_init(|| self.root.list("dev"))
     }
 
     /// Functions of a vendor.
@@ -317,52 +330,92 @@ pub struct Detection {
 pub fn detect(host: &Arc<Host>, selection: &Selection) -> Detection {
     let deadline = Instant::now() + selection.limit;
     let probes: Vec<Probe> = PROBES.into_iter().filter(|probe| selection.has(probe.family)).collect();
+    let mut answers: Vec<Option<Answer>> = probes.iter().map(|_| None).collect();
     let (sender, receiver) = channel();
-    for (row, probe) in probes.iter().copied().enumerate() {
-        let (host, sender) = (Arc::clone(host), sender.clone());
-        thread::spawn(move || {
-            let start = Instant::now();
-            let mut findings = Findings { family: probe.family, ..Findings::default() };
-            (probe.run)(&host, &mut findings);
-            // Nobody listens any more when the probe was too slow.
-            let _ = sender.send((row, findings, start.elapsed()));
-        });
-    }
-    drop(sender);
-    let mut answers: Vec<Option<(Findings, Duration)>> = probes.iter().map(|_| None).collect();
-    let mut left = probes.len();
-    let mut ended = "ended without an answer; please report this";
-    while left > 0 {
-        match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok((row, findings, took)) => answers[row] = Some((findings, took)),
-            Err(RecvTimeoutError::Timeout) => {
-                ended = "took too long and was left behind";
-                break;
+    let queue = Arc::new(Queue { host: Arc::clone(host), probes, next: AtomicUsize::new(0) });
+    let work = || {
+        let (queue, sender) = (Arc::clone(&queue), sender.clone());
+        // A system that grants no thread leaves the work to the others.
+        let _ = thread::Builder::new().spawn(move || queue.work(&sender));
+    };
+    (0..FIRST_WORKERS).for_each(|_| work());
+    let mut left = answers.len();
+    while left > 0 && Instant::now() < deadline {
+        let pause = deadline.saturating_duration_since(Instant::now()).min(PATIENCE);
+        match receiver.recv_timeout(pause) {
+            Ok((row, answer)) => {
+                answers[row] = Some(answer);
+                left -= 1;
             }
-            Err(RecvTimeoutError::Disconnected) => break,
+            // Everybody waits for something: a tool, a dead device.
+            Err(RecvTimeoutError::Timeout) if !queue.is_empty() => work(),
+            Err(_) => {}
         }
-        left -= 1;
     }
-    collect(&probes, answers, ended)
+    collect(&queue.probes, answers)
+}
+
+/// Threads at the start: most probes end at once, so one thread each would cost more than they do.
+const FIRST_WORKERS: usize = 4;
+
+/// How long nobody may answer before another thread helps.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// What a probe found and how long it took; nothing when it broke.
+type Answer = (Option<Findings>, Duration);
+
+/// Probes that wait for a thread.
+struct Queue {
+    host: Arc<Host>,
+    probes: Vec<Probe>,
+    next: AtomicUsize,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.probes.len()
+    }
+
+    /// Runs probes until none is left.
+    fn work(&self, sender: &Sender<(usize, Answer)>) {
+        loop {
+            let row = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(probe) = self.probes.get(row) else { return };
+            let start = Instant::now();
+            // A mistake in one probe must not cost the others their answers.
+            let findings = catch_unwind(AssertUnwindSafe(|| {
+                let mut findings = Findings { family: probe.family, ..Findings::default() };
+                (probe.run)(&self.host, &mut findings);
+                findings
+            }));
+            // Nobody listens any more when the probe was too slow.
+            if sender.send((row, (findings.ok(), start.elapsed()))).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// Puts the answers together in the order of the table.
-fn collect(probes: &[Probe], answers: Vec<Option<(Findings, Duration)>>, ended: &str) -> Detection {
+fn collect(probes: &[Probe], answers: Vec<Option<Answer>>) -> Detection {
     let mut detection = Detection::default();
     let mut cpu = None;
     for (probe, answer) in probes.iter().zip(answers) {
         let family = probe.family.to_owned();
-        let Some((findings, took)) = answer else {
-            let (kind, message) = (WarningKind::TimedOut, format!("the probe {ended}"));
-            detection.warnings.push(Warning { family: family.clone(), kind, message });
-            detection.timings.push(Timing { family, us: None });
-            continue;
+        let us = answer.as_ref().map(|(_, took)| (took.as_secs_f64() * 1e6).round());
+        detection.timings.push(Timing { family: family.clone(), us });
+        let (kind, message) = match answer {
+            Some((Some(findings), _)) => {
+                cpu = cpu.or(findings.cpu);
+                detection.devices.extend(findings.devices);
+                detection.system.absorb(findings.system);
+                detection.warnings.extend(findings.warnings);
+                continue;
+            }
+            Some((None, _)) => (WarningKind::Parse, "the probe ended without an answer"),
+            None => (WarningKind::TimedOut, "the probe took too long and was left behind"),
         };
-        cpu = cpu.or(findings.cpu);
-        detection.devices.extend(findings.devices);
-        detection.system.absorb(findings.system);
-        detection.warnings.extend(findings.warnings);
-        detection.timings.push(Timing { family, us: Some((took.as_secs_f64() * 1e6).round()) });
+        detection.warnings.push(Warning { family, kind, message: message.to_owned() });
     }
     detection.cpu = cpu.unwrap_or_else(CpuInfo::unknown);
     finish::finish(&mut detection);

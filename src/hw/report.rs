@@ -76,17 +76,22 @@ impl DeviceReport {
 
     /// Keeps the devices a filter wants. The host stays in the machine, because everything is reached from it.
     pub fn keep(&mut self, filter: &Filter) {
-        if *filter == Filter::default() {
-            return;
+        if *filter != Filter::default() {
+            let (names, seen) = split(&self.rows(filter));
+            self.keep_these(names, seen);
         }
-        let rows = self.rows(filter);
-        let wanted =
-            |name: &String| rows.iter().any(|row| row.device.is_some_and(|device| device.name == *name));
-        let seen: Vec<Found> = rows.iter().filter_map(|row| row.found.cloned()).collect();
-        let host = self.machine.devices.get(self.machine.host).map(|host| host.name.clone());
-        let names = self.machine.devices.iter().map(|device| device.name.clone());
-        let stay: Vec<String> = names.filter(|name| Some(name) == host.as_ref() || wanted(name)).collect();
-        self.machine.keep(&stay);
+    }
+
+    /// Keeps the best of the devices a filter wants, and the host.
+    pub fn keep_best(&mut self, filter: &Filter) {
+        let best: Vec<Row<'_>> = self.best(filter).into_iter().collect();
+        let (names, seen) = split(&best);
+        self.keep_these(names, seen);
+    }
+
+    fn keep_these(&mut self, mut names: Vec<String>, seen: Vec<Found>) {
+        names.extend(self.machine.devices.get(self.machine.host).map(|host| host.name.clone()));
+        self.machine.keep(&names);
         self.devices = seen;
     }
 
@@ -161,6 +166,12 @@ impl DeviceReport {
         }
         out
     }
+}
+
+/// Names in the machine, and findings, of rows.
+fn split(rows: &[Row<'_>]) -> (Vec<String>, Vec<Found>) {
+    let names = rows.iter().filter_map(|row| row.device).map(|device| device.name.clone());
+    (names.collect(), rows.iter().filter_map(|row| row.found.cloned()).collect())
 }
 
 impl Machine {

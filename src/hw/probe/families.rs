@@ -39,11 +39,11 @@ fn on_bus(host: &Host, family: &str, kind: Kind, function: &PciFunction, unnamed
 
 /// Names in `dev` that are a prefix and a number, as paths.
 fn numbered_nodes(host: &Host, prefix: &str) -> Vec<String> {
-    let numbered = |name: &String| {
+    let numbered = |name: &str| {
         name.strip_prefix(prefix)
             .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    host.root.list("dev").into_iter().filter(numbered).map(|name| format!("/dev/{name}")).collect()
+    host.nodes().iter().filter(|name| numbered(name)).map(|name| format!("/dev/{name}")).collect()
 }
 
 /// What the board and its chip call themselves in the device tree.

@@ -296,6 +296,14 @@ fn drop_outside(value: &mut Option<f64>, least: f64, most: f64, name: &'static s
 
 /// Text of a foreign source without control characters, of bounded length.
 pub(crate) fn clean(text: &str) -> String {
+    let plain = |(at, byte): (usize, u8)| byte.is_ascii_graphic() || (byte == b' ' && at > 0);
+    if text.len() <= MAX_NAME_CHARS
+        && text.bytes().enumerate().all(plain)
+        && !text.contains("  ")
+        && !text.ends_with(' ')
+    {
+        return text.to_owned();
+    }
     let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let words: Vec<&str> = visible.split_whitespace().collect();
     words.join(" ").chars().take(MAX_NAME_CHARS).collect()

@@ -101,7 +101,8 @@ impl Tools {
     }
 
     fn in_folders(folders: Vec<PathBuf>) -> Tools {
-        Tools { source: Source::Folders(folders), limit: TOOL_LIMIT }
+        let there = folders.into_iter().filter(|folder| folder.is_dir()).collect();
+        Tools { source: Source::Folders(there), limit: TOOL_LIMIT }
     }
 
     pub(crate) fn recorded(tools: Vec<RecordedTool>) -> Tools {
@@ -128,8 +129,8 @@ impl Tools {
 }
 
 fn tool_in(folder: &Path, name: &str) -> Option<PathBuf> {
-    let candidates = [folder.join(name), folder.join(format!("{name}.exe"))];
-    candidates.into_iter().find(|path| path.is_absolute() && is_executable(path))
+    let path = folder.join(if cfg!(windows) { format!("{name}.exe") } else { name.to_owned() });
+    (path.is_absolute() && is_executable(&path)).then_some(path)
 }
 
 #[cfg(unix)]
@@ -140,7 +141,7 @@ fn is_executable(path: &Path) -> bool {
 
 #[cfg(not(unix))]
 fn is_executable(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "exe") && path.is_file()
+    path.is_file()
 }
 
 fn replay(tools: &[RecordedTool], name: &str, args: &[&str]) -> Result<Output, ToolError> {
@@ -232,7 +233,8 @@ impl Drop for Running {
 /// The thread ends with the pipe; it is not waited for, since a process that left the group may keep the pipe open.
 fn drain(mut pipe: impl Read + Send + 'static, keep: usize) -> Receiver<Vec<u8>> {
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    // Without a thread the pipe counts as empty.
+    let _ = thread::Builder::new().spawn(move || {
         let (mut kept, mut chunk) = (Vec::new(), [0; 16 << 10]);
         loop {
             match pipe.read(&mut chunk) {

@@ -164,6 +164,27 @@ fn a_whole_socket_gets_its_profile_and_a_part_does_not() {
     assert_eq!(profile(&CpuInfo { usable_threads: Some(2), ..whole }), None);
 }
 
+#[test]
+fn two_sockets_are_twice_the_profile() {
+    let profiles = Profiles::builtin().unwrap();
+    let cpu = CpuInfo {
+        model: Some("AMD EPYC 9654 96-Core Processor".to_owned()),
+        sockets: Some(2),
+        cores: Some(192),
+        threads: Some(384),
+        ..CpuInfo::default()
+    };
+    let machine = Machine::detected(&cpu, &[], &profiles);
+    let (device, one) = (&machine.devices[0], profiles.get("amd-epyc-9654").unwrap());
+    assert_eq!(device.dense[&Precision::Fp32].value, 2.0 * one.dense[&Precision::Fp32]);
+    let bandwidth = device.bandwidth_gbs.as_ref().unwrap();
+    let known = one.memory.measured_bandwidth_gbs.or(one.memory.bandwidth_gbs);
+    assert_eq!(bandwidth.value, 2.0 * known.unwrap());
+    assert!(bandwidth.origin.ends_with("; 2 sockets"));
+    let text = machine.to_toml(&profiles);
+    assert_eq!(Machine::parse("m", &text, &profiles).unwrap(), machine, "{text}");
+}
+
 fn adapter(index: u32, name: &str, backend: &str, device_type: AdapterType) -> AdapterInfo {
     AdapterInfo {
         index,

@@ -115,6 +115,9 @@ fn questions_to_a_report() {
     let mut kept = report.clone();
     kept.keep(&Filter { memory_bytes: Some(64 << 30), ..all });
     assert_eq!((kept.devices.len(), names(&kept.machine)), (1, vec!["cpu0", "gpu1"]));
+    let mut best = report.clone();
+    best.keep_best(&gpus);
+    assert_eq!((best.devices.len(), names(&best.machine)), (1, vec!["cpu0", "gpu1"]));
 }
 
 /// The best of two is the one that computes faster, not the one an order of names puts first.

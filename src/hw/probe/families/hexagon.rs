@@ -18,7 +18,7 @@ const CHIPS: [(&str, &str, &str); 3] = [
 ];
 
 fn run(host: &Host, findings: &mut Findings) {
-    let nodes = host.root.list("dev");
+    let nodes = host.nodes();
     // The secure node is a second door to the same processor.
     let is_compute = |name: &&String| name.starts_with("fastrpc-cdsp") && !name.ends_with("-secure");
     let mut doors: Vec<&String> = nodes.iter().filter(is_compute).collect();

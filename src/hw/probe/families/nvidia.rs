@@ -53,6 +53,12 @@ fn from_tool(host: &Host, findings: &mut Findings) {
     }
 }
 
+/// The devices of a table that `nvidia-smi --query-gpu=... --format=csv,nounits` printed; damaged lines are left out.
+pub fn nvidia_smi_devices(text: &str) -> Vec<Found> {
+    let table = Csv::parse(text, "index");
+    table.iter().flat_map(|table| table.rows().0.iter().filter_map(read_row).collect::<Vec<_>>()).collect()
+}
+
 fn read_table(host: &Host, text: &str, findings: &mut Findings) {
     let Some(table) = Csv::parse(text, "index") else {
         return findings.warn(WarningKind::Parse, "nvidia-smi printed no table with a column named index");
