@@ -172,6 +172,7 @@ fn two_sockets_are_twice_the_profile() {
         sockets: Some(2),
         cores: Some(192),
         threads: Some(384),
+        memory_bytes: Some(1 << 40),
         ..CpuInfo::default()
     };
     let machine = Machine::detected(&cpu, &[], &profiles);
