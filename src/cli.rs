@@ -8,6 +8,7 @@ mod conformance;
 mod costs;
 mod inspect;
 mod machine;
+mod machine_args;
 mod optimize;
 mod place;
 mod run;
@@ -53,9 +54,9 @@ pub fn execute(cli: Cli, io: &mut Io) -> Result<()> {
         Command::Inspect(args) => inspect::inspect(&args, io),
         Command::Explain(args) => inspect::explain(&args, io),
         Command::Optimize(args) => optimize::execute(&args, io),
-        Command::Devices { json } => machine::devices(json, io),
+        Command::Devices(args) => machine::devices(&args, io),
         Command::Calibrate(args) => calibrate::execute(&args, io),
-        Command::Machine => machine::machine(io),
+        Command::Machine(args) => machine::machine(&args, io),
         Command::Conformance(args) => conformance::execute(&args, io),
         Command::Place(args) => place::execute(&args, io),
         Command::Shard(args) => shard::execute(&args, io),

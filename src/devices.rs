@@ -80,6 +80,13 @@ pub fn drivers() -> Drivers {
     drivers
 }
 
+/// True when the running machine may have a graphics processor. Asking the graphics drivers takes a hundred times as long
+/// as everything else, and without one of these nodes they can only offer to draw on the CPU.
+pub fn may_have_graphics() -> bool {
+    let nodes = ["dri", "dxg", "nvidia0", "nvidiactl", "nvhost-gpu", "nvgpu", "mali0", "kgsl-3d0", "pvr"];
+    !cfg!(target_os = "linux") || nodes.iter().any(|node| Path::new("/dev").join(node).exists())
+}
+
 /// Every wgpu adapter of the running machine.
 #[cfg(feature = "wgpu")]
 pub fn adapters() -> Vec<AdapterInfo> {
@@ -91,6 +98,7 @@ pub fn adapters() -> Vec<AdapterInfo> {
         device_type: class(a.device_type),
         vendor: a.vendor,
         device: a.device,
+        pci_address: Some(a.pci_address).filter(|address| !address.is_empty()),
         driver: a.driver,
         driver_info: a.driver_info,
         max_buffer_bytes: Some(a.max_buffer_bytes),

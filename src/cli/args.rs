@@ -1,5 +1,6 @@
 //! The command line, stated once.
 
+pub use super::machine_args::{DevicesArgs, MachineArgs};
 use super::tensors;
 use crate::error::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -49,20 +50,20 @@ pub enum Command {
     #[command(after_help = "Example:\n  partita explain model.plan /conv1/Conv")]
     Explain(ExplainArgs),
     /// List the processors of this machine
-    #[command(after_help = "Example:\n  partita devices --json")]
-    Devices {
-        /// One JSON object with a schema version
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(
+        after_help = "Example:\n  partita devices --json\n  partita devices --add h100-sxm:8 --remove cpu0 --kind gpu\n  partita devices --watch 2 --columns device,load,free,temperature,power,what"
+    )]
+    Devices(Box<DevicesArgs>),
     /// Measure what kernels cost on this machine, for predictions
     #[command(
         after_help = "Example:\n  partita calibrate\n  partita calibrate -o costs.toml\n  partita bench model.onnx --costs costs.toml --profile"
     )]
     Calibrate(CalibrateArgs),
-    /// Write this machine as a machine file
-    #[command(after_help = "Example:\n  partita machine > machine.toml")]
-    Machine,
+    /// Write this machine, or another one put together from profiles, as a machine file
+    #[command(
+        after_help = "Example:\n  partita machine -o machine.toml\n  partita machine --add h100-sxm:8 --add tpu-v5p -o bigger.toml"
+    )]
+    Machine(Box<MachineArgs>),
     /// Run conformance cases: inputs and outputs as ONNX .pb files
     #[command(
         after_help = "Example:\n  partita conformance --cases cases.txt\n  partita conformance model.onnx inputs/ outputs/"

@@ -8,6 +8,7 @@ use crate::profile::{Profile, Profiles};
 
 /// What kind of device an adapter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AdapterType {
     /// A card with memory of its own.
@@ -43,6 +44,7 @@ impl AdapterType {
 
 /// What an adapter says about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AdapterInfo {
     /// Position in the caller's list; the driver opens the adapter by it.
@@ -57,6 +59,9 @@ pub struct AdapterInfo {
     pub vendor: u32,
     /// PCI device id, 0 when unknown.
     pub device: u32,
+    /// PCI address, where the driver tells it.
+    #[serde(default)]
+    pub pci_address: Option<String>,
     /// Driver name.
     pub driver: String,
     /// Driver version.
@@ -94,7 +99,7 @@ fn same(gl: &AdapterInfo, other: &AdapterInfo) -> bool {
 }
 
 /// Words an adapter's name must hold, and the profile they stand for; longer rows first.
-const NAMES: [(&str, &str); 32] = [
+const NAMES: [(&str, &str); 33] = [
     ("v100 sxm2 32gb", "nvidia-v100-sxm2-32gb"),
     ("a100 sxm4 40gb", "nvidia-a100-sxm4-40gb"),
     ("a100 sxm4 80gb", "nvidia-a100-sxm4-80gb"),
@@ -117,6 +122,7 @@ const NAMES: [(&str, &str); 32] = [
     ("instinct mi325x", "amd-mi325x"),
     ("instinct mi355x", "amd-mi355x"),
     ("rx 7900 xtx", "amd-rx7900xtx"),
+    ("gpu max 1550", "intel-max-1550"),
     ("arc a770", "intel-arc-a770-16gb"),
     ("arc b580", "intel-arc-b580"),
     ("apple m1 max", "apple-m1-max-gpu"),
@@ -130,23 +136,30 @@ const NAMES: [(&str, &str); 32] = [
 ];
 
 /// Words that make a name a different part from the one without them.
-const OTHER_PARTS: [&str; 12] =
-    ["laptop", "mobile", "max", "pro", "ultra", "ti", "super", "d", "q", "m", "grid", "mig"];
+const OTHER_PARTS: [&str; 13] =
+    ["laptop", "mobile", "max", "pro", "ultra", "ti", "super", "d", "q", "m", "grid", "mig", "nvl"];
 
 /// The profile an adapter's name clearly stands for; `None` when in doubt, and for software adapters.
 pub fn profile_for_adapter<'p>(adapter: &AdapterInfo, profiles: &'p Profiles) -> Option<&'p Profile> {
     if adapter.is_software() {
         return None;
     }
-    let name = adapter.name.to_ascii_lowercase().replace("(tm)", "").replace("(r)", "");
+    profile_words(&adapter.name).and_then(|id| profiles.get(id))
+}
+
+/// Id of the profile that the words of a name clearly stand for.
+pub(crate) fn profile_words(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase().replace("(tm)", "").replace("(r)", "");
     let words: Vec<&str> =
         name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
     let fits = |row: &&(&str, &str)| {
-        let wanted: Vec<&str> = row.0.split(' ').collect();
-        wanted.iter().all(|word| words.contains(word))
-            && !OTHER_PARTS.iter().any(|other| words.contains(other) && !wanted.contains(other))
+        let wanted = row.0.split(' ');
+        wanted.clone().all(|word| words.contains(&word))
+            && !OTHER_PARTS
+                .iter()
+                .any(|other| words.contains(other) && !wanted.clone().any(|word| word == *other))
     };
-    NAMES.iter().find(fits).and_then(|(_, id)| profiles.get(id))
+    NAMES.iter().find(fits).map(|&(_, id)| id)
 }
 
 #[cfg(test)]
@@ -161,6 +174,7 @@ mod tests {
             device_type,
             vendor: 0,
             device: 0,
+            pci_address: None,
             driver: String::new(),
             driver_info: String::new(),
             max_buffer_bytes: None,

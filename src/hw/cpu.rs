@@ -3,13 +3,12 @@
 //! Every fact is optional. The root directory is a parameter, so that tests and bug reports can bring a recorded tree.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::isa;
+use crate::probe::Root;
 
 /// Most logical CPUs looked at.
 const MAX_CPUS: u32 = 4096;
@@ -17,11 +16,9 @@ const MAX_CPUS: u32 = 4096;
 /// Most cache indices and NUMA nodes looked at.
 const MAX_INDICES: u32 = 1024;
 
-/// Most bytes read of one file; /proc/cpuinfo has about 1.5 kB per CPU.
-const MAX_TEXT_BYTES: u64 = 8 << 20;
-
 /// What a cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CacheKind {
     /// Data only.
@@ -52,6 +49,7 @@ impl CacheKind {
 
 /// Caches of one level and kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// Level, from 1.
@@ -70,6 +68,7 @@ pub struct Cache {
 
 /// A group of cores with memory of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NumaNode {
     /// Number of the node.
@@ -82,6 +81,7 @@ pub struct NumaNode {
 
 /// What is known about the running CPU. Unknown stays unknown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CpuInfo {
     /// Architecture: "x86_64", "aarch64", "riscv64" or what the system calls it.
@@ -116,17 +116,29 @@ pub struct CpuInfo {
     pub numa: Vec<NumaNode>,
 }
 
+impl CpuInfo {
+    /// A CPU about which only the architecture this program was built for is known.
+    pub(crate) fn unknown() -> CpuInfo {
+        CpuInfo { arch: std::env::consts::ARCH.to_owned(), ..CpuInfo::default() }
+    }
+}
+
 /// Reads the CPU of the machine whose files lie under `root`; "/" is the running one.
 ///
 /// Never fails: what cannot be read stays unknown. Only for "/" is the processor itself asked as well.
 pub fn detect_cpu(root: &Path) -> CpuInfo {
-    let mut cpu = CpuInfo { arch: std::env::consts::ARCH.to_owned(), ..CpuInfo::default() };
+    detect_cpu_in(&Root::folder(root))
+}
+
+/// The same for any root.
+pub(crate) fn detect_cpu_in(root: &Root) -> CpuInfo {
+    let mut cpu = CpuInfo::unknown();
     read_cpuinfo(root, &mut cpu);
     read_topology(root, &mut cpu);
     cpu.caches = read_caches(root, cpu.threads.unwrap_or(1));
     read_memory(root, &mut cpu);
     cpu.numa = read_numa(root);
-    if root == Path::new("/") {
+    if root.is_running_machine() {
         ask_running(&mut cpu);
     }
     cpu
@@ -143,26 +155,8 @@ fn ask_running(cpu: &mut CpuInfo) {
     }
 }
 
-/// A file's text, or nothing when it is missing, unreadable, too long or not text.
-fn text(root: &Path, path: &str) -> Option<String> {
-    let file = File::open(root.join(path)).ok()?;
-    let mut text = String::new();
-    file.take(MAX_TEXT_BYTES).read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
-/// A file's only word.
-fn word(root: &Path, path: &str) -> Option<String> {
-    text(root, path).map(|text| text.trim().to_owned()).filter(|word| !word.is_empty())
-}
-
-/// A file's only number.
-fn number<T: std::str::FromStr>(root: &Path, path: &str) -> Option<T> {
-    word(root, path)?.parse().ok()
-}
-
-fn read_cpuinfo(root: &Path, cpu: &mut CpuInfo) {
-    let Some(text) = text(root, "proc/cpuinfo") else { return };
+fn read_cpuinfo(root: &Root, cpu: &mut CpuInfo) {
+    let Some(text) = root.text("proc/cpuinfo") else { return };
     let (mut threads, mut cores, mut mhz) = (0, BTreeSet::new(), 0.0_f64);
     let mut package = String::new();
     for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
@@ -198,24 +192,29 @@ fn set_isa(cpu: &mut CpuInfo, arch: &str, sets: Vec<String>) {
     cpu.isa = sets;
 }
 
-/// "rv64imafdcv_zicsr" has the vector extension when a single-letter part holds a v.
+/// "rv64imafdcv_zicsr_zvl256b" has the vector extension, because the single-letter part holds a v, in vectors of 256
+/// bits.
 fn riscv_sets(isa: &str) -> Vec<String> {
-    let letters = isa.split('_').next().unwrap_or("").trim_start_matches("rv64");
-    if letters.contains('v') { vec!["rvv".to_owned()] } else { Vec::new() }
+    let mut parts = isa.split('_');
+    if !parts.next().unwrap_or("").trim_start_matches("rv64").contains('v') {
+        return Vec::new();
+    }
+    let further = parts.filter(|part| part.starts_with("zvl") || ["zvfh", "zvfbfwma"].contains(part));
+    ["rvv"].into_iter().chain(further).map(str::to_owned).collect()
 }
 
 /// Cores and sockets from the topology files, which every architecture has.
-fn read_topology(root: &Path, cpu: &mut CpuInfo) {
+fn read_topology(root: &Root, cpu: &mut CpuInfo) {
     let (mut cores, mut packages, mut threads, mut mhz) = (BTreeSet::new(), BTreeSet::new(), 0, 0.0_f64);
     let sys = "sys/devices/system/cpu";
-    for index in cpu_list(&word(root, &format!("{sys}/online")).unwrap_or_default()) {
+    for index in cpu_list(&root.word(&format!("{sys}/online")).unwrap_or_default()) {
         let topology = format!("{sys}/cpu{index}/topology");
-        let package: Option<i64> = number(root, &format!("{topology}/physical_package_id"));
-        let core: Option<i64> = number(root, &format!("{topology}/core_id"));
+        let package: Option<i64> = root.number(&format!("{topology}/physical_package_id"));
+        let core: Option<i64> = root.number(&format!("{topology}/core_id"));
         threads += 1;
         packages.extend(package);
         cores.extend(package.zip(core));
-        let khz: Option<f64> = number(root, &format!("{sys}/cpu{index}/cpufreq/cpuinfo_max_freq"));
+        let khz: Option<f64> = root.number(&format!("{sys}/cpu{index}/cpufreq/cpuinfo_max_freq"));
         mhz = mhz.max(khz.unwrap_or(0.0) / 1e3);
     }
     let count = |len: usize| u32::try_from(len).ok().filter(|&count| count > 0);
@@ -239,7 +238,7 @@ fn cpu_list(list: &str) -> Vec<u32> {
     cpus
 }
 
-fn read_caches(root: &Path, threads: u32) -> Vec<Cache> {
+fn read_caches(root: &Root, threads: u32) -> Vec<Cache> {
     let mut found: BTreeMap<(u32, CacheKind, u64), (Cache, BTreeSet<String>)> = BTreeMap::new();
     for cpu in 0..threads.min(MAX_CPUS) {
         for index in 0..MAX_INDICES {
@@ -256,16 +255,16 @@ fn read_caches(root: &Path, threads: u32) -> Vec<Cache> {
 }
 
 /// One cache of one CPU, and the list of CPUs that share it.
-fn read_cache(root: &Path, cpu: u32, index: u32) -> Option<(Cache, String)> {
+fn read_cache(root: &Root, cpu: u32, index: u32) -> Option<(Cache, String)> {
     let path = format!("sys/devices/system/cpu/cpu{cpu}/cache/index{index}");
-    let shared = word(root, &format!("{path}/shared_cpu_list")).unwrap_or_else(|| cpu.to_string());
+    let shared = root.word(&format!("{path}/shared_cpu_list")).unwrap_or_else(|| cpu.to_string());
     let cache = Cache {
-        level: number(root, &format!("{path}/level"))?,
-        kind: CacheKind::parse(&word(root, &format!("{path}/type"))?)?,
-        bytes: size_bytes(&word(root, &format!("{path}/size"))?)?,
+        level: root.number(&format!("{path}/level"))?,
+        kind: CacheKind::parse(&root.word(&format!("{path}/type"))?)?,
+        bytes: size_bytes(&root.word(&format!("{path}/size"))?)?,
         shared_by: u32::try_from(cpu_list(&shared).len()).unwrap_or(1),
         instances: 1,
-        line_bytes: number(root, &format!("{path}/coherency_line_size")),
+        line_bytes: root.number(&format!("{path}/coherency_line_size")),
     };
     Some((cache, shared))
 }
@@ -281,12 +280,13 @@ fn size_bytes(size: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(scale)
 }
 
-fn read_memory(root: &Path, cpu: &mut CpuInfo) {
-    let meminfo = text(root, "proc/meminfo").unwrap_or_default();
+fn read_memory(root: &Root, cpu: &mut CpuInfo) {
+    let meminfo = root.text("proc/meminfo").unwrap_or_default();
     cpu.memory_bytes = meminfo_bytes(&meminfo, "MemTotal:");
     cpu.memory_available_bytes = meminfo_bytes(&meminfo, "MemAvailable:");
-    let limit = number(root, "sys/fs/cgroup/memory.max")
-        .or_else(|| number(root, "sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    let limit = root
+        .number("sys/fs/cgroup/memory.max")
+        .or_else(|| root.number("sys/fs/cgroup/memory/memory.limit_in_bytes"));
     cpu.memory_limit_bytes = limit.filter(|&limit| cpu.memory_bytes.is_some_and(|total| limit < total));
 }
 
@@ -298,12 +298,22 @@ fn meminfo_bytes(text: &str, key: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-fn read_numa(root: &Path) -> Vec<NumaNode> {
-    let nodes = cpu_list(&word(root, "sys/devices/system/node/online").unwrap_or_default());
+/// Memory of the machine in bytes.
+pub(crate) fn memory_bytes(root: &Root) -> Option<u64> {
+    meminfo_bytes(&root.text("proc/meminfo")?, "MemTotal:")
+}
+
+/// Numbers of the NUMA nodes that are online.
+pub(crate) fn online_nodes(root: &Root) -> Vec<u32> {
+    cpu_list(&root.word("sys/devices/system/node/online").unwrap_or_default())
+}
+
+fn read_numa(root: &Root) -> Vec<NumaNode> {
+    let nodes = online_nodes(root);
     let node = |id: u32| {
         let path = format!("sys/devices/system/node/node{id}");
-        let memory = text(root, &format!("{path}/meminfo")).unwrap_or_default();
-        let cpus = word(root, &format!("{path}/cpulist")).unwrap_or_default();
+        let memory = root.text(&format!("{path}/meminfo")).unwrap_or_default();
+        let cpus = root.word(&format!("{path}/cpulist")).unwrap_or_default();
         NumaNode { id, cpus, memory_bytes: meminfo_bytes(&memory, "MemTotal:") }
     };
     nodes.into_iter().take(MAX_INDICES as usize).map(node).collect()

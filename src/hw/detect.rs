@@ -1,12 +1,13 @@
 //! The machine the program runs on, as a machine that can be planned for.
 
-use crate::adapter::{AdapterInfo, AdapterType, profile_for_adapter, without_repeats};
+use crate::adapter::{AdapterInfo, AdapterType, profile_for_adapter};
 use crate::cpu::CpuInfo;
 use crate::device::{AdapterRef, Device, Driver};
 use crate::fact::Fact;
 use crate::isa::{self, Cores};
 use crate::kind::Kind;
-use crate::machine::{MAX_DEVICES, Machine};
+use crate::machine::Machine;
+use crate::probe::Detection;
 use crate::profile::{Profile, Profiles};
 
 /// Clocks are rounded to this, because the current one moves from call to call and plans must not.
@@ -16,16 +17,10 @@ const CLOCK_STEP_MHZ: f64 = 100.0;
 const ZEN4_FAMILY: u32 = 25;
 
 impl Machine {
-    /// The running machine: "cpu0", and "gpu0", "gpu1", ... for the adapters, without those shown twice.
+    /// A machine of a CPU and adapters alone: "cpu0", and "gpu0", "gpu1", ... without adapters shown twice.
     pub fn detected(cpu: &CpuInfo, adapters: &[AdapterInfo], profiles: &Profiles) -> Machine {
-        let mut devices = vec![cpu_device(cpu, profiles)];
-        for (index, adapter) in without_repeats(adapters).into_iter().take(MAX_DEVICES - 1).enumerate() {
-            devices.push(adapter_device(&format!("gpu{index}"), adapter, profiles));
-        }
-        let name = cpu.model.clone().unwrap_or_else(|| "this machine".to_owned());
-        let mut machine = Machine { name, devices, links: Vec::new(), fabrics: Vec::new(), host: 0 };
-        machine.imply_links(profiles);
-        machine
+        let mut detection = Detection { cpu: cpu.clone(), ..Detection::default() };
+        Machine::found(&mut detection, adapters, profiles)
     }
 
     /// Puts what was detected in place of defaults in devices that run here and name no profile.
@@ -97,13 +92,18 @@ fn adopt(device: &mut Device, found: &Device) {
     device.profile.clone_from(&found.profile);
 }
 
-fn cpu_device(cpu: &CpuInfo, profiles: &Profiles) -> Device {
+/// The CPU as a device called "cpu0".
+pub(crate) fn cpu_device(cpu: &CpuInfo, profiles: &Profiles) -> Device {
     // A part of a socket (a virtual machine, a container) must not get the figures of the whole one.
     let threads = cpu.usable_threads.or(cpu.threads);
     let cores = cpu.cores.into_iter().chain(threads).min();
-    let profile =
-        cpu_profile(cpu, profiles).filter(|profile| profile.cores.is_some() && profile.cores == cores);
+    let sockets = cpu.sockets.filter(|&sockets| sockets > 0).unwrap_or(1);
+    let whole = |profile: &&Profile| profile.cores.and_then(|count| count.checked_mul(sockets)) == cores;
+    let profile = cpu_profile(cpu, profiles).filter(|profile| profile.cores.is_some()).filter(whole);
     let mut device = Device::new("cpu0", Driver::Cpu, Kind::Cpu, profile);
+    if profile.is_some() && sockets > 1 {
+        device.scale(f64::from(sockets), &format!("{sockets} sockets"));
+    }
     device.title = cpu.model.clone().or(device.title);
     (device.cores, device.threads) = (cores, threads);
     device.isa.clone_from(&cpu.isa);
@@ -131,19 +131,25 @@ fn cpu_profile<'p>(cpu: &CpuInfo, profiles: &'p Profiles) -> Option<&'p Profile>
     profiles.of_kind(Kind::Cpu).find(fits)
 }
 
-fn adapter_device(name: &str, adapter: &AdapterInfo, profiles: &Profiles) -> Device {
+/// A device that an adapter opens.
+pub(crate) fn adapter_device(name: &str, adapter: &AdapterInfo, profiles: &Profiles) -> Device {
     let profile = profile_for_adapter(adapter, profiles);
     let mut device = Device::new(name, Driver::Wgpu, Kind::Gpu, profile);
     device.title = Some(adapter.name.clone());
-    device.adapter = Some(AdapterRef {
-        index: Some(adapter.index),
-        name: Some(adapter.name.clone()),
-        class: if adapter.is_software() { AdapterType::Cpu } else { adapter.device_type },
-        max_buffer_bytes: adapter.max_buffer_bytes,
-    });
+    device.adapter = Some(adapter_ref(adapter));
     if let Some(bytes) = adapter.memory_bytes {
         device.memory_bytes = Some(Fact::new(bytes, "detected"));
     }
     device.fill_defaults();
     device
+}
+
+/// How a device names the adapter that opens it.
+pub(crate) fn adapter_ref(adapter: &AdapterInfo) -> AdapterRef {
+    AdapterRef {
+        index: Some(adapter.index),
+        name: Some(adapter.name.clone()),
+        class: if adapter.is_software() { AdapterType::Cpu } else { adapter.device_type },
+        max_buffer_bytes: adapter.max_buffer_bytes,
+    }
 }

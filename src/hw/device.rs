@@ -13,6 +13,7 @@ use crate::profile::Profile;
 
 /// How a device executes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
     /// Kernels on the cores of this machine.
@@ -44,6 +45,7 @@ impl Driver {
 
 /// Which adapter a device of the wgpu driver opens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AdapterRef {
     /// Position in the list of adapters; the first one when absent.
@@ -75,6 +77,7 @@ pub struct Rate {
 
 /// One device of a machine. `None` is unknown, never zero.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// Name within the machine, such as "cpu0".
@@ -211,6 +214,16 @@ impl Device {
             let origin = format!("{}: stream {stream} x {kernel} kernel", profile.origin("memory"));
             Fact::new(defaults::share(stream, kernel), origin)
         });
+    }
+
+    /// Multiplies what adds up over parts of a processor: rates, bandwidth, power and rent. Memory stays.
+    pub(crate) fn scale(&mut self, factor: f64, why: &str) {
+        let sums = [&mut self.bandwidth_gbs, &mut self.power_w, &mut self.usd_per_hour];
+        let rates = self.dense.values_mut().chain(self.vector.values_mut());
+        for fact in sums.into_iter().flatten().chain(rates) {
+            fact.value *= factor;
+            fact.origin = format!("{}; {why}", fact.origin);
+        }
     }
 
     /// Fills what is still unknown with documented defaults; origins say so. Memory and power stay unknown.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A value and its origin in words, such as "profile nvidia-h100-sxm5-80gb (checked)".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Fact<T> {
     /// The value, in the unit its field names.

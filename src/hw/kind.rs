@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The family a processor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// General-purpose cores.

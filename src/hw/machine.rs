@@ -16,6 +16,7 @@ pub const MAX_LINKS: usize = 3840 + MAX_DEVICES;
 
 /// A link between two devices, by their positions in the machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// Sending device.
@@ -58,6 +59,7 @@ impl Link {
 
 /// Devices and links. Device names are unique, link ends are valid positions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// Name in reports.

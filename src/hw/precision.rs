@@ -9,6 +9,7 @@ use crate::fact::Fact;
 
 /// A number format of arithmetic. This is about speed; storage types belong to the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE double.

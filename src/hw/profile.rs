@@ -257,6 +257,17 @@ fn memory_size_bytes(key: &str, value: f64) -> Option<u64> {
     Some((value * scale) as u64)
 }
 
+/// How many words of a short form are whole words of an id; `None` when they do not begin its words in order.
+fn whole_words(words: &[&str], id: &str) -> Option<usize> {
+    let mut parts = id.split('-');
+    let mut whole = 0;
+    for word in words {
+        let part = parts.find(|part| part.starts_with(word))?;
+        whole += usize::from(part == *word);
+    }
+    Some(whole)
+}
+
 /// A collection of profiles in a fixed order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Profiles {
@@ -289,6 +300,30 @@ impl Profiles {
         self.list.iter().find(|profile| profile.id == id)
     }
 
+    /// The profile of that id, or the one a short form stands for: "h100-sxm" is nvidia-h100-sxm5-80gb.
+    ///
+    /// The words of a short form begin words of the id, in their order; whole words count more.
+    ///
+    /// # Errors
+    /// The ids it may stand for; none when there is no such profile.
+    pub fn find(&self, name: &str) -> Result<&Profile, Vec<&str>> {
+        if let Some(profile) = self.get(name) {
+            return Ok(profile);
+        }
+        let name = name.to_ascii_lowercase();
+        let words: Vec<&str> = name.split('-').filter(|word| !word.is_empty()).collect();
+        let scored =
+            self.list.iter().filter_map(|profile| Some((whole_words(&words, &profile.id)?, profile)));
+        let scored: Vec<(usize, &Profile)> = scored.filter(|_| !words.is_empty()).collect();
+        let best = scored.iter().map(|(score, _)| *score).max().unwrap_or(0);
+        let near: Vec<&Profile> =
+            scored.into_iter().filter(|(score, _)| *score == best).map(|(_, profile)| profile).collect();
+        match near[..] {
+            [profile] => Ok(profile),
+            _ => Err(near.into_iter().map(|profile| profile.id.as_str()).collect()),
+        }
+    }
+
     /// Every profile, in file order.
     pub fn iter(&self) -> impl Iterator<Item = &Profile> {
         self.list.iter()
@@ -319,6 +354,25 @@ impl Profiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_forms_stand_for_one_profile_or_say_which() {
+        let profiles = Profiles::builtin().unwrap();
+        let find = |name| profiles.find(name).map(|profile| profile.id.as_str());
+        for (name, id) in [
+            ("h100-sxm", "nvidia-h100-sxm5-80gb"),
+            ("a10", "nvidia-a10"),
+            ("tpu-v5p", "google-tpu-v5p"),
+            ("v5p", "google-tpu-v5p"),
+            ("groq", "groq-lpu1"),
+            ("MI300X", "amd-mi300x"),
+            ("epyc-9654", "amd-epyc-9654"),
+        ] {
+            assert_eq!(find(name), Ok(id), "{name}");
+        }
+        assert_eq!(find("h100"), Err(vec!["nvidia-h100-sxm5-80gb", "nvidia-h100-pcie-80gb"]));
+        assert_eq!((find("zebra"), find(""), find("-")), (Err(vec![]), Err(vec![]), Err(vec![])));
+    }
 
     #[test]
     fn sizes_know_their_unit() {

@@ -18,6 +18,8 @@ pub struct AdapterFacts {
     pub vendor: u32,
     /// PCI device id, or 0.
     pub device: u32,
+    /// PCI address as `dddd:bb:dd.f`, or empty.
+    pub pci_address: String,
     /// Name of the driver.
     pub driver: String,
     /// Version of the driver, in its own words.
@@ -110,6 +112,7 @@ fn facts(adapter: &wgpu::Adapter) -> AdapterFacts {
         },
         vendor: info.vendor,
         device: info.device,
+        pci_address: info.device_pci_bus_id,
         driver: info.driver,
         driver_info: info.driver_info,
         max_buffer_bytes: adapter.limits().max_buffer_size,
@@ -144,6 +147,7 @@ mod tests {
             device_type: "discrete",
             vendor,
             device: 0,
+            pci_address: String::new(),
             driver: String::new(),
             driver_info: String::new(),
             max_buffer_bytes: 0,

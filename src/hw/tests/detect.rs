@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use partita_hw::{
-    AdapterInfo, AdapterType, CacheKind, CpuInfo, DeviceReport, Machine, Precision, Profiles, detect_cpu,
+    AdapterInfo, AdapterType, CacheKind, CpuInfo, Detection, DeviceReport, Machine, Precision, Profiles,
+    detect_cpu,
 };
 
 fn write(root: &Path, path: &str, text: &str) {
@@ -163,6 +164,28 @@ fn a_whole_socket_gets_its_profile_and_a_part_does_not() {
     assert_eq!(profile(&CpuInfo { usable_threads: Some(2), ..whole }), None);
 }
 
+#[test]
+fn two_sockets_are_twice_the_profile() {
+    let profiles = Profiles::builtin().unwrap();
+    let cpu = CpuInfo {
+        model: Some("AMD EPYC 9654 96-Core Processor".to_owned()),
+        sockets: Some(2),
+        cores: Some(192),
+        threads: Some(384),
+        memory_bytes: Some(1 << 40),
+        ..CpuInfo::default()
+    };
+    let machine = Machine::detected(&cpu, &[], &profiles);
+    let (device, one) = (&machine.devices[0], profiles.get("amd-epyc-9654").unwrap());
+    assert_eq!(device.dense[&Precision::Fp32].value, 2.0 * one.dense[&Precision::Fp32]);
+    let bandwidth = device.bandwidth_gbs.as_ref().unwrap();
+    let known = one.memory.measured_bandwidth_gbs.or(one.memory.bandwidth_gbs);
+    assert_eq!(bandwidth.value, 2.0 * known.unwrap());
+    assert!(bandwidth.origin.ends_with("; 2 sockets"));
+    let text = machine.to_toml(&profiles);
+    assert_eq!(Machine::parse("m", &text, &profiles).unwrap(), machine, "{text}");
+}
+
 fn adapter(index: u32, name: &str, backend: &str, device_type: AdapterType) -> AdapterInfo {
     AdapterInfo {
         index,
@@ -171,6 +194,7 @@ fn adapter(index: u32, name: &str, backend: &str, device_type: AdapterType) -> A
         device_type,
         vendor: 0x10de,
         device: 0x2684,
+        pci_address: None,
         driver: "test".to_owned(),
         driver_info: "1.0".to_owned(),
         max_buffer_bytes: Some(1 << 28),
@@ -217,9 +241,10 @@ fn detection_can_be_read_again() {
 #[test]
 fn report_has_a_schema_and_reads_back() {
     let profiles = Profiles::builtin().unwrap();
-    let report = DeviceReport::new(detect_server(), adapters(), &profiles);
+    let report =
+        DeviceReport::new(Detection { cpu: detect_server(), ..Detection::default() }, adapters(), &profiles);
     let json = report.to_json().unwrap();
-    assert!(json.starts_with("{\n  \"schema\": 1,"));
+    assert!(json.starts_with("{\n  \"schema\": 2,"));
     let again: DeviceReport = serde_json::from_str(&json).unwrap();
     assert_eq!(again, report);
     let odd = json.replacen("\"schema\"", "\"shcema\"", 1);
