@@ -3,5 +3,6 @@
 mod commands;
 mod conformance;
 mod costs;
+mod explaining;
 mod letters;
 pub(crate) mod tool;
