@@ -62,7 +62,7 @@ pub(super) fn changed(machine: &Machine, changes: &[Change]) -> Result<Option<Ma
         match change {
             Change::Remove(device) => remove(&mut out, device)?,
             Change::Add { profile, count } => {
-                out = added(&out, &full_name(profile, &profiles)?, *count, &profiles)?
+                out = added(&out, &full_name(profile, &profiles)?, *count, &profiles)?;
             }
         }
     }

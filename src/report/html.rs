@@ -157,7 +157,7 @@ fn cards(plan: &Plan, p: &Provenance, measured: Option<&Measured>) -> Vec<(&'sta
     if let Some(measured) = measured {
         let (us, of) =
             measured.end_us().map_or((measured.total_us(), "all steps"), |us| (us, "the whole run"));
-        out.push(("measured", time_text(us), of.to_owned()));
+        out.push((measured.clock, time_text(us), of.to_owned()));
     }
     out
 }
@@ -325,8 +325,9 @@ fn compared_sum(plan: &Plan, measured: &Measured) -> String {
         measured.end_us().map(|us| format!("; the whole run took {}", time_text(us))).unwrap_or_default();
     let ratio = predicted / took.max(f64::MIN_POSITIVE);
     format!(
-        "All steps: predicted {}, measured {} (ratio {ratio:.2}){end}.",
+        "All steps: predicted {}, {} {} (ratio {ratio:.2}){end}.",
         time_text(predicted),
+        measured.clock,
         time_text(took)
     )
 }

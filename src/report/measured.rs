@@ -17,8 +17,11 @@ pub struct Span {
 }
 
 /// A span per queue and step of a static plan.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
+    /// What kept the time: `measured`, or `simulated` for traces of plans with simulated devices, which take as long on
+    /// the clock of this computer as a CPU needs to imitate them.
+    pub clock: &'static str,
     pub queues: Vec<Vec<Span>>,
 }
 
@@ -74,10 +77,12 @@ fn other(message: &str) -> Error {
     Error::new("F018", message, "measure the plan that is reported")
 }
 
-/// Events of process 1 are measured; their threads are the queues.
+/// Events of process 1 are measured, those of process 2 by the simulated clock; their threads are the queues.
 fn of_trace(events: &[Value], plan: &Plan) -> Result<Measured> {
+    let simulated = plan.devices.iter().any(|d| d.driver == "sim");
+    let (process, clock) = if simulated { (2, "simulated") } else { (1, "measured") };
     let mut queues: Vec<Vec<Span>> = vec![Vec::new(); plan.queues.len()];
-    let measured = events.iter().filter(|e| e["ph"] == "X" && e["pid"] == 1);
+    let measured = events.iter().filter(|e| e["ph"] == "X" && e["pid"] == process);
     for event in measured {
         let queue = event["tid"].as_u64().and_then(|q| usize::try_from(q).ok());
         let Some(spans) = queue.and_then(|q| queues.get_mut(q)) else {
@@ -86,7 +91,7 @@ fn of_trace(events: &[Value], plan: &Plan) -> Result<Measured> {
         let step = queue.and_then(|q| plan.queues[q].steps.get(spans.len()));
         spans.push(span(step, event, "ts", "dur")?);
     }
-    complete(queues, plan)
+    complete(queues, clock, plan)
 }
 
 /// Steps in the order of the plan.
@@ -101,7 +106,7 @@ fn of_profile(steps: &[Value], plan: &Plan) -> Result<Measured> {
     if rows.next().is_some() {
         return Err(other("it has more steps than the plan"));
     }
-    complete(queues, plan)
+    complete(queues, "measured", plan)
 }
 
 fn span(step: Option<&Step>, row: &Value, start: &str, time: &str) -> Result<Span> {
@@ -114,9 +119,9 @@ fn span(step: Option<&Step>, row: &Value, start: &str, time: &str) -> Result<Spa
     Ok(Span { start_us: number(start), time_us })
 }
 
-fn complete(queues: Vec<Vec<Span>>, plan: &Plan) -> Result<Measured> {
+fn complete(queues: Vec<Vec<Span>>, clock: &'static str, plan: &Plan) -> Result<Measured> {
     let same = queues.iter().zip(&plan.queues).all(|(spans, queue)| spans.len() == queue.steps.len());
-    if same { Ok(Measured { queues }) } else { Err(other("it has fewer steps than the plan")) }
+    if same { Ok(Measured { clock, queues }) } else { Err(other("it has fewer steps than the plan")) }
 }
 
 #[cfg(test)]

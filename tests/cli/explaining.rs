@@ -226,6 +226,12 @@ fn the_page_shows_what_was_measured() {
         let page = tool.ok(&["inspect", "small.plan", "--format", "html", "--measured", file]).stdout;
         assert!(page.contains("Predicted and measured"), "{file}");
     }
+    // Simulated devices are compared by their own clock.
+    let tool = branches();
+    tool.ok(&["run", "two.plan", "--input", "random", "--trace", "t.json"]);
+    let page = tool.ok(&["inspect", "two.plan", "--format", "html", "--measured", "t.json"]).stdout;
+    assert!(page.contains("simulated") && page.contains("ratio 1.00"), "{page}");
+    let tool = Tool::with_plan();
     tool.write("bad.json", "{}");
     tool.refused(&["inspect", "small.plan", "--format", "html", "--measured", "bad.json"], 1, "F017");
     tool.write("other.json", r#"{"traceEvents": []}"#);
