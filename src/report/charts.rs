@@ -160,9 +160,9 @@ pub(crate) fn gantt(plan: &Plan, timeline: &Timeline, measured: Option<&Measured
             let spans = measured.queues[q].iter().map(|s| (s.start_us.unwrap_or(0.0), s.time_us)).collect();
             let mut lane = self::lane(plan, q, timeline, spans, scale, &colours);
             lane.name = measured.clock.to_owned();
-            (lane.y, lane.height) = (y - GAP_PX + 2.0, MEASURED_PX);
+            (lane.y, lane.height) = (y - GAP_PX + 4.0, MEASURED_PX);
             lane.bars.iter_mut().for_each(|bar| (bar.critical, bar.label) = (false, String::new()));
-            y += MEASURED_PX + 2.0;
+            y += MEASURED_PX + 4.0;
             lanes.push(lane);
         }
     }
