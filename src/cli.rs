@@ -3,6 +3,7 @@
 pub mod args;
 mod bench;
 mod calibrate;
+mod compare;
 mod compile;
 mod conformance;
 mod costs;
@@ -15,6 +16,7 @@ mod run;
 mod shard;
 pub mod shard_args;
 mod tensors;
+mod what_if;
 
 use crate::error::{Error, Result};
 use crate::pipeline::{CompileOptions, DEFAULT_WORK};
@@ -42,12 +44,29 @@ impl Io<'_> {
     }
 }
 
+/// How a command ended that did what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// What was compared is not the same.
+    Different,
+}
+
 /// Runs one command.
 ///
 /// # Errors
 /// What the command says.
-pub fn execute(cli: Cli, io: &mut Io) -> Result<()> {
-    match cli.command {
+pub fn execute(cli: Cli, io: &mut Io) -> Result<Outcome> {
+    if let Command::Diff(args) = &cli.command {
+        return compare::diff(args, io);
+    }
+    run(cli.command, io).map(|()| Outcome::Done)
+}
+
+fn run(command: Command, io: &mut Io) -> Result<()> {
+    match command {
+        Command::Diff(args) => compare::diff(&args, io).map(drop),
+        Command::Check(args) => compare::check(&args, io),
         Command::Compile(args) => compile::execute(&args, io),
         Command::Run(args) => run::execute(&args, io),
         Command::Bench(args) => bench::execute(&args, io),

@@ -46,6 +46,17 @@ fn target(driver: Driver) -> Result<Target> {
     }
 }
 
+/// Whether the driver of that name can run a kernel on these types; `None` when this build has no such driver.
+pub fn supports(
+    driver: &str,
+    kernel: &Kernel,
+    inputs: &[ElementType],
+    outputs: &[ElementType],
+) -> Option<bool> {
+    let target = target(Driver::parse(driver)?).ok()?;
+    Some((target.supports)(kernel, inputs, outputs))
+}
+
 /// The plan's rows for a machine's devices.
 ///
 /// # Errors

@@ -9,6 +9,7 @@
 //! **Reading order.** `pipeline`, `placement`, `price`, `devices`, then the crates from the floor up: `partita_ir`,
 //! `partita_ops`, `partita_passes`, `partita_place`, `partita_codegen`, `partita_plan`, `partita_runtime`.
 
+pub mod alternatives;
 pub mod calibrate;
 pub mod cli;
 mod covers;

@@ -3,13 +3,15 @@
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use partita::cli::args::Cli;
-use partita::cli::{Io, execute};
+use partita::cli::{Io, Outcome, execute};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Something is wrong, or failed.
 const EXIT_ERROR: u8 = 1;
+/// What was compared is not the same.
+const EXIT_DIFFERENT: u8 = 1;
 /// Valid, but not supported.
 const EXIT_UNSUPPORTED: u8 = 3;
 
@@ -24,7 +26,8 @@ fn main() -> ExitCode {
     // A closed pipe (`partita inspect ... | head`) is not an error of ours.
     let _ = out.flush();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Different) => ExitCode::from(EXIT_DIFFERENT),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(if error.is_unsupported() { EXIT_UNSUPPORTED } else { EXIT_ERROR })

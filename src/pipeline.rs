@@ -21,7 +21,7 @@ use partita_ir::{Graph, Regions};
 
 use partita_passes::History;
 use partita_passes::fuse::Rules as FuseRules;
-use partita_plan::{Plan, Provenance};
+use partita_plan::{Alone, Plan, Provenance};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -356,5 +356,21 @@ fn provenance(
         nodes_before: imported.n_nodes() as u32,
         nodes_after: optimized.n_nodes() as u32,
         rules: rewrites(history, parts),
+        alone: alone(parts),
     }
+}
+
+/// What each device would take for all parts, each run once.
+fn alone(parts: &[Part]) -> Vec<Alone> {
+    let mut sums = parts.first().map(|p| p.placement.alone.clone()).unwrap_or_default();
+    for part in parts.iter().skip(1) {
+        for (sum, own) in sums.iter_mut().zip(&part.placement.alone) {
+            match (sum.value_us < 0.0, own.value_us < 0.0) {
+                (false, false) => sum.value_us += own.value_us,
+                (false, true) => sum.clone_from(own),
+                (true, _) => {}
+            }
+        }
+    }
+    sums
 }

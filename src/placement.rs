@@ -1,5 +1,6 @@
 //! From prices to a placement problem, its answer, and the reasons a person reads.
 
+use crate::alternatives::{Moved, alone, binds, moves};
 use crate::error::{Error, Result};
 use crate::price::{Price, Prices, bytes_of};
 use partita_codegen::Lowered;
@@ -8,7 +9,7 @@ use partita_ir::{Diag, Graph, Regions, Source, ValueId};
 use partita_place::{
     Answer, CommModel, Device, Limits, Link, Objective, Problem, Task, Tensor, check, solve,
 };
-use partita_plan::{Choice, Why};
+use partita_plan::{Alone, Choice, Why};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the user asks of a placement.
@@ -27,6 +28,8 @@ pub struct Placement {
     pub start_us: Vec<f64>,
     pub time_us: Vec<f64>,
     pub why: Vec<Why>,
+    /// What each device would take for everything.
+    pub alone: Vec<Alone>,
     pub problem: Problem,
     pub answer: Answer,
 }
@@ -58,7 +61,7 @@ pub fn place(
             "please report this",
         ));
     }
-    Ok(spread(regions, prices, machine, hints, graph, &tasks, problem, answer))
+    Ok(spread(regions, prices, machine, hints, graph, &tasks, problem, answer, wishes.objective))
 }
 
 fn place_diag(error: &partita_place::PlaceError) -> Diag {
@@ -243,13 +246,16 @@ fn spread(
     tasks: &Tasks,
     problem: Problem,
     answer: Answer,
+    objective: Objective,
 ) -> Placement {
     let n = regions.list.len();
+    let moved = moves(&problem, objective, &answer.device_of_task);
     let mut out = Placement {
         device_of: vec![machine.host; n],
         start_us: vec![0.0; n],
         time_us: vec![0.0; n],
         why: vec![Why::default(); n],
+        alone: alone(&problem, objective),
         problem,
         answer,
     };
@@ -259,7 +265,10 @@ fn spread(
         out.device_of[*region] = device;
         out.start_us[*region] = slot.start_us;
         out.time_us[*region] = slot.end_us - slot.start_us;
-        out.why[*region] = why(*region, device, regions, prices, machine, hints, graph);
+        let mut why = why(*region, device, regions, prices, machine, hints, graph);
+        add_plans(&mut why, &moved[task], device, out.answer.value);
+        why.binds = binds(&out.problem, task, &moved[task], out.answer.value).to_owned();
+        out.why[*region] = why;
     }
     // Regions that launch nothing keep their place in the order: behind the latest task before them.
     let mut latest = 0.0f64;
@@ -270,6 +279,18 @@ fn spread(
         }
     }
     out
+}
+
+/// What the whole plan would be with the region elsewhere.
+fn add_plans(why: &mut Why, moved: &[Moved], device: usize, value_us: f64) {
+    for (d, (choice, moved)) in why.choices.iter_mut().zip(moved).enumerate() {
+        choice.barred.clone_from(&moved.barred);
+        choice.plan_us = match moved.plan_us {
+            _ if d == device => value_us,
+            None => 0.0,
+            Some(us) => us.unwrap_or(-1.0),
+        };
+    }
 }
 
 fn why(
@@ -286,6 +307,7 @@ fn why(
         device: d.name.clone(),
         time_us: p.time_us.unwrap_or(-1.0),
         origin: p.origin.clone(),
+        ..Choice::default()
     });
     let work = &prices.work[region];
     let moved: f64 = regions.list[region]
@@ -299,6 +321,7 @@ fn why(
         flops: work.flops,
         bytes: work.read_bytes + work.written_bytes,
         reason: reason(device, row, machine, moved),
+        ..Why::default()
     }
 }
 

@@ -3,6 +3,7 @@
 mod commands;
 mod conformance;
 mod costs;
+mod explaining;
 mod hardware;
 mod letters;
 mod shard;

@@ -2,6 +2,7 @@
 
 pub use super::machine_args::{DevicesArgs, MachineArgs};
 use super::tensors;
+use super::what_if::Change;
 use crate::error::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use partita_ir::RunLimits;
@@ -14,6 +15,7 @@ Exit codes:
   1  the input is wrong, or something failed; the message says what and what to do
   2  the command line is wrong
   3  the model uses something valid that is not supported
+`partita diff` ends with 1 also when the plans differ, `partita check` when the plan does not fit.
 
 Results go to stdout, progress and messages to stderr.";
 
@@ -29,7 +31,7 @@ pub struct Cli {
 pub enum Command {
     /// Compile a model into a plan: what runs where, when, out of which memory
     #[command(
-        after_help = "Example:\n  partita compile model.onnx -o model.plan --machine cpu-gpu.toml --dump-dot dots/"
+        after_help = "Example:\n  partita compile model.onnx -o model.plan --machine cpu-gpu.toml --dump-dot dots/ --report report.html\n  partita compile model.onnx --machine cpu-gpu.toml --what-if remove=gpu0 --what-if add=nvidia-a100-sxm-80gb:2"
     )]
     Compile(CompileArgs),
     /// Run a plan, or a model (compiled on the fly), once
@@ -41,14 +43,24 @@ pub enum Command {
     #[command(after_help = "Example:\n  partita bench model.plan --threads 2 --runs 100 --json")]
     Bench(BenchArgs),
     /// Show a plan
-    #[command(after_help = "Example:\n  partita inspect model.plan --format dot | dot -Tsvg > plan.svg")]
+    #[command(
+        after_help = "Example:\n  partita inspect model.plan --format html > report.html\n  partita inspect model.plan --format dot --around /conv1/Conv | dot -Tsvg > plan.svg"
+    )]
     Inspect(InspectArgs),
     /// Rewrite a model and write it back as ONNX
     #[command(after_help = "Example:\n  partita optimize model.onnx -o smaller.onnx --report")]
     Optimize(OptimizeArgs),
-    /// Say why a node runs where it runs
-    #[command(after_help = "Example:\n  partita explain model.plan /conv1/Conv")]
+    /// Say why a node runs where it runs: what others would cost, what decides, whether it may be late
+    #[command(
+        after_help = "Example:\n  partita explain model.plan /conv1/Conv\n  partita explain model.plan"
+    )]
     Explain(ExplainArgs),
+    /// Say what differs between two plans: 0 when they are equal, 1 when they differ
+    #[command(after_help = "Example:\n  partita diff before.plan after.plan")]
+    Diff(DiffArgs),
+    /// Say whether a plan fits a machine, without loading its weights
+    #[command(after_help = "Example:\n  partita check model.plan --machine cpu-gpu.toml")]
+    Check(CheckArgs),
     /// List the processors of this machine
     #[command(
         after_help = "Example:\n  partita devices --json\n  partita devices --add h100-sxm:8 --remove cpu0 --kind gpu\n  partita devices --watch 2 --columns device,load,free,temperature,power,what"
@@ -204,14 +216,24 @@ pub struct CompileArgs {
     /// ONNX model, or a graph in the text form (.graph)
     pub model: PathBuf,
     /// Where the plan goes
-    #[arg(short, long, value_name = "PLAN")]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "PLAN", required_unless_present = "what_if")]
+    pub output: Option<PathBuf>,
     #[command(flatten)]
     pub compiling: Compiling,
     /// Measure on this machine which way to compute is fastest, where there is a choice (at most a minute), and note it
     /// in the cost file
     #[arg(long, conflicts_with_all = ["no_costs", "strict"])]
     pub tune: bool,
+    /// Write nothing: compare with the plan for a machine without a device (remove=DEVICE) or with more of a
+    /// processor (add=PROFILE or add=PROFILE:COUNT); several are applied in their order
+    #[arg(long, value_name = "CHANGE", conflicts_with_all = ["output", "dump_dot", "report", "tune"])]
+    pub what_if: Vec<Change>,
+    /// Write what was decided and why as one HTML file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Show what a run took in the report: a trace, or the output of bench --profile --json
+    #[arg(long, value_name = "FILE", requires = "report")]
+    pub measured: Option<PathBuf>,
     /// Write a DOT file for every stage into DIR
     #[arg(long, value_name = "DIR")]
     pub dump_dot: Option<PathBuf>,
@@ -286,6 +308,7 @@ pub enum InspectFormat {
     Text,
     Dot,
     Json,
+    Html,
 }
 
 #[derive(Debug, Args)]
@@ -293,6 +316,18 @@ pub struct InspectArgs {
     pub plan: PathBuf,
     #[arg(long, value_enum, default_value_t)]
     pub format: InspectFormat,
+    /// DOT: only what is near a node
+    #[arg(long, value_name = "NODE")]
+    pub around: Option<String>,
+    /// DOT: how many arrows away is near
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub hops: usize,
+    /// DOT: most boxes that are drawn one by one
+    #[arg(long, value_name = "N", default_value_t = crate::report::dot::COLLAPSE_ABOVE)]
+    pub collapse_above: usize,
+    /// HTML: show what a run took; a trace, or the output of bench --profile --json
+    #[arg(long, value_name = "FILE")]
+    pub measured: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -311,8 +346,22 @@ pub struct OptimizeArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     pub plan: PathBuf,
-    /// Name of a node, a value, or a part of one
-    pub node: String,
+    /// Name of a node, a value, or a part of one; all steps are listed without it
+    pub node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    pub old: PathBuf,
+    pub new: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    pub plan: PathBuf,
+    /// Machine file; what is here when left out
+    #[arg(long, value_name = "FILE")]
+    pub machine: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use super::args::CompileArgs;
 use super::calibrate::today;
-use super::{Io, costs};
+use super::{Io, costs, inspect, what_if};
 use crate::calibrate::tune::{Tuned, Tuning, tune};
 use crate::error::{Error, Result};
 use crate::pipeline::{CompileOptions, Compiled, Model, compile, load_with};
@@ -23,16 +23,27 @@ pub(super) fn execute(args: &CompileArgs, io: &mut Io) -> Result<()> {
         costs::write(&CostTable::default(), path)?;
     }
     let mut options = args.compiling.options()?;
+    let changed = what_if::changed(&machine, &args.what_if)?;
     (io.progress)("loading");
     let model = load_with(&args.model, &args.compiling.import()?)?;
     if args.tune {
         options.costs = Some(tuned(args, &model, &machine, &options, io)?);
     }
     let compiled = compile(&model, &machine, &options, io.progress)?;
+    if let Some(changed) = changed {
+        let other = compile(&model, &changed, &options, io.progress)?;
+        return io.write(&what_if::compared(&compiled.assembly.plan, &other.assembly.plan, &args.what_if));
+    }
     (io.progress)("writing");
-    crate::session::write(&compiled, &args.output)?;
+    if let Some(output) = &args.output {
+        crate::session::write(&compiled, output)?;
+    }
     if let Some(dir) = &args.dump_dot {
         dump(&compiled, dir)?;
+    }
+    if let Some(file) = &args.report {
+        let page = inspect::page(&compiled.assembly.plan, args.measured.as_deref())?;
+        std::fs::write(file, page).map_err(|e| Error::io("write", file, &e))?;
     }
     io.write(&summary::compiled(&compiled))
 }

@@ -281,6 +281,10 @@ pub struct Why {
     /// The sentence a person reads.
     #[prost(string, tag = "4")]
     pub reason: String,
+    /// The constraint that holds it here: `time`, `memory`, `support`, `pin`, `indifferent`, `search`, or empty when
+    /// nobody looked.
+    #[prost(string, tag = "5")]
+    pub binds: String,
 }
 
 /// What one device would have cost.
@@ -295,6 +299,13 @@ pub struct Choice {
     /// Where the figure comes from, or why there is none.
     #[prost(string, tag = "3")]
     pub origin: String,
+    /// Objective of the whole plan in microseconds with this step here and all others where they are; 0 when nobody
+    /// looked, negative when there is no such plan.
+    #[prost(double, tag = "4")]
+    pub plan_us: f64,
+    /// Why the step may not be here although the device could run it (memory, pin), else empty.
+    #[prost(string, tag = "5")]
+    pub barred: String,
 }
 
 /// Steps in order on one device, or over one link.
@@ -361,6 +372,23 @@ pub struct Provenance {
     /// Rules that fired and how often, as `name count`.
     #[prost(string, repeated, tag = "10")]
     pub rules: Vec<String>,
+    /// What each device would take for everything, in the order of the devices; empty when nobody looked.
+    #[prost(message, repeated, tag = "11")]
+    pub alone: Vec<Alone>,
+}
+
+/// The plan that one device makes without the others.
+#[derive(Clone, PartialEq, Message)]
+pub struct Alone {
+    /// Device name.
+    #[prost(string, tag = "1")]
+    pub device: String,
+    /// Objective in microseconds; negative when there is no such plan.
+    #[prost(double, tag = "2")]
+    pub value_us: f64,
+    /// Why there is none, else empty.
+    #[prost(string, tag = "3")]
+    pub barred: String,
 }
 
 impl Kernel {

@@ -6,7 +6,7 @@
 use crate::limits::MAX_DECODED_BYTES;
 use crate::program::{Bind, Block, BodyUse, Constant, ConstantUse, Item, Program, SlotPort};
 use crate::{
-    Choice, Device, DimExpr, Kernel, Param, Plan, PlanError, Port, Provenance, Queue, Step, Symbol,
+    Alone, Choice, Device, DimExpr, Kernel, Param, Plan, PlanError, Port, Provenance, Queue, Step, Symbol,
     TileInstr, TileProgram, Value, Wait, Why, dim::DimItem,
 };
 use std::mem::size_of;
@@ -56,7 +56,7 @@ const PLAN: &[Kind] = &[
 ];
 
 /// All message types; index 0 is the plan.
-const TYPES: [Type; 26] = [
+const TYPES: [Type; 27] = [
     kind(0, PLAN),
     kind(size_of::<Device>(), &[Text, Text, Text, Varint, Text, Varint, Varint]),
     kind(size_of::<Symbol>(), &[Text, Varint, Varint, Varint, Varint]),
@@ -67,7 +67,10 @@ const TYPES: [Type; 26] = [
     kind(size_of::<Kernel>(), &[Text, Message(10), Message(11)]),
     kind(size_of::<Queue>(), &[Text, Varint, Varint, Varint, Message(13)]),
     kind(size_of::<Port>(), &[Text, Varint]),
-    kind(size_of::<Provenance>(), &[Text, Text, Text, Fixed64, Fixed64, Text, Text, Varint, Varint, Text]),
+    kind(
+        size_of::<Provenance>(),
+        &[Text, Text, Text, Fixed64, Fixed64, Text, Text, Varint, Varint, Text, Message(26)],
+    ),
     kind(size_of::<DimExpr>(), &[Message(9)]),
     kind(size_of::<DimItem>(), &[Varint, Varint]),
     kind(size_of::<Param>(), &[Text, Varints(8), Doubles, Text, Message(8)]),
@@ -78,8 +81,8 @@ const TYPES: [Type; 26] = [
         &[Text, Varint, Varints(4), Varints(4), Message(14), Fixed64, Fixed64, Message(15), Text],
     ),
     kind(size_of::<Wait>(), &[Varint, Varint]),
-    kind(size_of::<Why>(), &[Message(16), Fixed64, Fixed64, Text]),
-    kind(size_of::<Choice>(), &[Text, Fixed64, Text]),
+    kind(size_of::<Why>(), &[Message(16), Fixed64, Fixed64, Text, Text]),
+    kind(size_of::<Choice>(), &[Text, Fixed64, Text, Fixed64, Text]),
     kind(size_of::<Program>(), &[Message(18), Message(19), Message(20), Text]),
     // A part of a program is a plan without a program, so that plans do not nest.
     kind(size_of::<Plan>(), PLAN.split_at(PLAN.len() - 1).0),
@@ -93,6 +96,7 @@ const TYPES: [Type; 26] = [
     ),
     kind(size_of::<BodyUse>(), &[Text, Varint]),
     kind(size_of::<Bind>(), &[Varint, Varint, Varint]),
+    kind(size_of::<Alone>(), &[Text, Fixed64, Text]),
 ];
 
 const WIRE_VARINT: u64 = 0;

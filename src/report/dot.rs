@@ -19,6 +19,8 @@ pub struct Node {
     pub group: Option<String>,
     /// Microseconds it takes, summed when boxes are collapsed.
     pub time_us: f64,
+    /// Further names it is found by.
+    pub names: Vec<String>,
 }
 
 /// An arrow.
@@ -45,7 +47,45 @@ const COLOURS: &[&str] =
 
 /// The DOT text of a picture, collapsed when it is large.
 pub fn render(picture: &Picture) -> String {
-    if picture.nodes.len() > COLLAPSE_ABOVE { draw(&collapse(picture)) } else { draw(picture) }
+    render_above(picture, COLLAPSE_ABOVE)
+}
+
+/// The same, collapsed when it has more than `most` boxes.
+pub fn render_above(picture: &Picture, most: usize) -> String {
+    if picture.nodes.len() > most { draw(&collapse(picture)) } else { draw(picture) }
+}
+
+/// The boxes at most `hops` arrows away from those that are called `name` (or whose names hold it, when none is);
+/// `None` when there are none.
+pub fn around(picture: &Picture, name: &str, hops: usize) -> Option<Picture> {
+    let pick = |matches: &dyn Fn(&str) -> bool| -> BTreeSet<usize> {
+        let named = |n: &Node| matches(&n.title) || n.names.iter().any(|n| matches(n));
+        picture.nodes.iter().enumerate().filter(|(_, n)| named(n)).map(|(at, _)| at).collect()
+    };
+    let exact = pick(&|n| n == name);
+    let mut kept = if exact.is_empty() { pick(&|n| n.contains(name)) } else { exact };
+    if kept.is_empty() {
+        return None;
+    }
+    for _ in 0..hops.min(picture.nodes.len()) {
+        let next = picture.edges.iter().flat_map(|e| {
+            let other = |a: usize, b: usize| kept.contains(&a).then_some(b);
+            other(e.from, e.to).into_iter().chain(other(e.to, e.from))
+        });
+        let next: Vec<usize> = next.collect();
+        let before = kept.len();
+        kept.extend(next);
+        if kept.len() == before {
+            break;
+        }
+    }
+    let place: BTreeMap<usize, usize> = kept.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+    let edge = |e: &Edge| Some(Edge { from: *place.get(&e.from)?, to: *place.get(&e.to)?, ..e.clone() });
+    Some(Picture {
+        title: format!("{} around {name}", picture.title),
+        nodes: kept.iter().map(|n| picture.nodes[*n].clone()).collect(),
+        edges: picture.edges.iter().filter_map(edge).collect(),
+    })
 }
 
 fn draw(picture: &Picture) -> String {
@@ -153,6 +193,7 @@ fn joined(picture: &Picture, members: &[usize]) -> Node {
         lines: vec![format!("{} ... {}", first.title, last.title), kinds.join(", ")],
         group: first.group.clone(),
         time_us: members.iter().map(|m| picture.nodes[*m].time_us).sum(),
+        names: Vec::new(),
     }
 }
 
@@ -184,6 +225,7 @@ mod tests {
             lines: vec!["relu".to_owned()],
             group: Some(if i.is_multiple_of(7) { "gpu0" } else { "cpu0" }.to_owned()),
             time_us: 1.0,
+            names: vec![format!("value {i}")],
         };
         let edge = |i: usize| Edge { from: i, to: i + 1, bytes: 4.0, time_us: None };
         Picture {
@@ -201,6 +243,18 @@ mod tests {
         assert!((total - 1000.0).abs() < 1e-9);
         let text = render(&chain(1000));
         assert_eq!(text.matches("subgraph").count(), 2);
+    }
+
+    #[test]
+    fn neighbours_of_a_box() {
+        let titles = |name: &str, hops: usize| -> Vec<String> {
+            let picture = around(&chain(9), name, hops).unwrap();
+            assert_eq!(picture.edges.len() + 1, picture.nodes.len());
+            picture.nodes.into_iter().map(|n| n.title).collect()
+        };
+        assert_eq!(titles("node 4", 1), ["node 3", "node 4", "node 5"]);
+        assert_eq!(titles("value 0", 2), ["node 0", "node 1", "node 2"]);
+        assert!(around(&chain(9), "nobody", 1).is_none());
     }
 
     #[test]

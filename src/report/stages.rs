@@ -3,6 +3,7 @@
 use crate::pipeline::Compiled;
 use crate::price::{bytes_of, symbol_hints};
 use crate::report::dot::{Edge, Node, Picture, render};
+use crate::report::timeline;
 use partita_ir::{Graph, NodeId, ValueId};
 use partita_plan::{Plan, Step, Value};
 use std::collections::BTreeMap;
@@ -53,7 +54,8 @@ pub fn graph(graph: &Graph, stage: &str, devices: &BTreeMap<NodeId, String>) -> 
             title: node.name.to_string(),
             lines,
             group: devices.get(&id).cloned(),
-            time_us: 0.0,
+            names: node.outputs.iter().map(|v| graph.value(*v).name.to_string()).collect(),
+            ..Default::default()
         });
         for value in node.inputs.iter().flatten() {
             if let Some(from) = boxes.get(value) {
@@ -82,10 +84,11 @@ pub fn plan(plan: &Plan) -> Picture {
             title: port.name.clone(),
             lines: vec!["input".to_owned()],
             group,
-            time_us: 0.0,
+            ..Default::default()
         });
     }
-    for (queue, step) in by_start(plan) {
+    for (queue, position) in timeline::order(plan) {
+        let step = &plan.queues[queue].steps[position];
         let read: Vec<(u32, (usize, Option<f64>))> =
             step.inputs.iter().filter_map(|v| producer.get(&root(plan, *v)).map(|p| (*v, *p))).collect();
         if plan.queues[queue].copies {
@@ -109,29 +112,12 @@ pub fn plan(plan: &Plan) -> Picture {
     picture
 }
 
-/// All steps in an order in which producers come before consumers.
-fn by_start(plan: &Plan) -> Vec<(usize, &Step)> {
-    let mut done = vec![0usize; plan.queues.len()];
-    let mut out = Vec::new();
-    loop {
-        let ready = |q: usize| {
-            let step = plan.queues[q].steps.get(done[q])?;
-            let met =
-                step.waits.iter().all(|w| done.get(w.queue as usize).is_some_and(|d| *d >= w.steps as usize));
-            met.then_some((step.start_us, q))
-        };
-        let next =
-            (0..plan.queues.len()).filter_map(ready).min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let Some((_, queue)) = next else { return out };
-        out.push((queue, &plan.queues[queue].steps[done[queue]]));
-        done[queue] += 1;
-    }
-}
-
 fn step_box(plan: &Plan, queue: usize, step: &Step) -> Node {
     let kernel = plan.kernels.get(step.kernel as usize).map_or("?", |k| k.library.as_str());
     let group = plan.devices.get(plan.queues[queue].device as usize).map(|d| d.name.clone());
-    Node { title: step.name.clone(), lines: vec![kernel.to_owned()], group, time_us: step.time_us }
+    let written = step.outputs.iter().filter_map(|v| plan.values.get(*v as usize)).map(|v| v.name.clone());
+    let names = step.covers.iter().cloned().chain(written).collect();
+    Node { title: step.name.clone(), lines: vec![kernel.to_owned()], group, time_us: step.time_us, names }
 }
 
 /// The value whose bytes `value` shares.

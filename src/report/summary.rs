@@ -4,7 +4,7 @@ use crate::pipeline::Compiled;
 use crate::report::dot::size_text;
 use crate::report::program;
 use partita_plan::memory::{self, Item};
-use partita_plan::{Device, ElementType, Plan, Storage, Value};
+use partita_plan::{Alone, Device, ElementType, Plan, Storage, Value};
 use std::fmt::Write as _;
 
 /// What was compiled, how far it was optimized, where it runs and what that is predicted to cost.
@@ -41,6 +41,9 @@ pub fn plan(plan: &Plan) -> String {
         if let Some(sentence) = unused(plan, device) {
             let _ = writeln!(out, "  {sentence}");
         }
+    }
+    if let Some(sentence) = splitting(plan) {
+        let _ = writeln!(out, "  {sentence}");
     }
     let queues = plan.parts().iter().flat_map(|p| &p.queues);
     let copies: Vec<_> = queues.filter(|q| q.copies).flat_map(|q| &q.steps).collect();
@@ -90,26 +93,98 @@ pub fn least_arena(plan: &Plan, device: usize) -> u64 {
     memory::lower_bound(&plan.values.iter().filter(own).map(item).collect::<Vec<_>>())
 }
 
-/// Why a device runs nothing, with the figures of the operator it comes closest at; `None` when it is used.
+/// Devices that have steps.
+pub fn used(plan: &Plan) -> usize {
+    (0..plan.devices.len()).filter(|n| is_used(plan, *n)).count()
+}
+
+fn is_used(plan: &Plan, device: usize) -> bool {
+    let mut queues = plan.parts().iter().flat_map(|p| &p.queues);
+    queues.any(|q| !q.copies && q.device as usize == device && !q.steps.is_empty())
+}
+
+/// Whether a machine of several devices is worth it, with the figures; `None` where there is nothing to compare.
+pub fn splitting(plan: &Plan) -> Option<String> {
+    let p = plan.provenance.as_ref()?;
+    if plan.devices.len() < 2 {
+        return None;
+    }
+    let value = p.value_us;
+    let alone: Vec<&Alone> = p.alone.iter().filter(|a| a.value_us >= 0.0).collect();
+    let best = alone.iter().copied().reduce(|a, b| if b.value_us < a.value_us { b } else { a });
+    if used(plan) > 1 {
+        let best = best?;
+        let ratio = best.value_us / value.max(f64::MIN_POSITIVE);
+        return Some(format!(
+            "splitting pays: {value:.2} us, {} alone takes {:.2} us ({ratio:.2} x)",
+            best.device, best.value_us
+        ));
+    }
+    let here = (0..plan.devices.len()).find(|n| is_used(plan, *n)).map(|n| plan.devices[n].name.as_str())?;
+    let mut text = format!("splitting does not pay: {here} alone takes {value:.2} us");
+    if let Some((us, step, device)) = best_move(plan, |name| name != here) {
+        let _ = write!(text, "; with {step} on {device}, the best single move, the plan takes {us:.2} us");
+    }
+    let others = alone.iter().filter(|a| a.device != here);
+    let others: Vec<String> = others.map(|a| format!("{} alone {:.2} us", a.device, a.value_us)).collect();
+    if !others.is_empty() {
+        let _ = write!(text, "; {}", others.join(", "));
+    }
+    Some(text)
+}
+
+/// The best plan that differs in one step, which goes to a device that is wished for: microseconds, step, device.
+fn best_move(plan: &Plan, wished: impl Fn(&str) -> bool) -> Option<(f64, &str, &str)> {
+    if plan.program.is_some() {
+        return None;
+    }
+    let queues = plan.queues.iter().filter(|q| !q.copies);
+    let moves = queues.flat_map(|queue| {
+        let here = plan.devices.get(queue.device as usize).map_or("", |d| d.name.as_str());
+        queue.steps.iter().filter_map(move |s| Some((here, s, s.why.as_ref()?)))
+    });
+    let open = moves.flat_map(|(here, step, why)| {
+        let others =
+            why.choices.iter().filter(move |c| c.device != here && c.plan_us > 0.0 && c.barred.is_empty());
+        others.map(move |c| (c.plan_us, step.name.as_str(), c.device.as_str()))
+    });
+    open.filter(|(_, _, device)| wished(device)).min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+/// Why a device runs nothing, with the figures of the plan or the operator it comes closest at; `None` when it is used.
 pub fn unused(plan: &Plan, device: usize) -> Option<String> {
     let name = &plan.devices[device].name;
     let queues = || plan.parts().iter().flat_map(|p| &p.queues);
     let steps = || queues().filter(|q| !q.copies).flat_map(|q| q.steps.iter().map(move |s| (q, s)));
-    if steps().next().is_none() && plan.program.is_some() {
+    if is_used(plan, device) || (steps().next().is_none() && plan.program.is_some()) {
         return None;
     }
-    if steps().any(|(q, _)| q.device as usize == device) {
-        return None;
+    let value = plan.provenance.as_ref().map_or(0.0, |p| p.value_us);
+    if let Some((us, step, _)) = best_move(plan, |d| d == name) {
+        let longer = if us > value { "takes longer" } else { "is not shorter" };
+        return Some(format!(
+            "{name} is not used: a plan with it {longer}: {us:.2} us instead of {value:.2} us with {step} there, the best single move"
+        ));
     }
     let rival = |(queue, step): (&partita_plan::Queue, &partita_plan::Step)| {
-        let here = step.why.as_ref()?.choices.iter().find(|c| c.device == *name && c.time_us >= 0.0)?.time_us;
-        Some((here / step.time_us.max(1e-9), here, step.time_us, step.name.clone(), queue.name.clone()))
+        let why = step.why.as_ref()?;
+        let on = |name: &str| why.choices.iter().find(|c| c.device == *name && c.time_us >= 0.0);
+        let (here, there) = (on(name)?, on(&queue.name)?.time_us);
+        let barred = if here.barred.is_empty() { String::new() } else { format!(", and {}", here.barred) };
+        Some((
+            here.time_us / there.max(1e-9),
+            here.time_us,
+            there,
+            step.name.clone(),
+            queue.name.clone(),
+            barred,
+        ))
     };
     let best = steps().filter_map(rival).min_by(|a, b| a.0.total_cmp(&b.0));
     Some(match best {
         None => format!("{name} is not used: it can run none of the operators"),
-        Some((_, here, there, step, on)) => format!(
-            "{name} is not used: a plan with it takes longer; at best it needs {here:.2} us for {step}, {on} {there:.2} us"
+        Some((_, here, there, step, on, barred)) => format!(
+            "{name} is not used: a plan with it takes longer; at best it needs {here:.2} us for {step}, {on} {there:.2} us{barred}"
         ),
     })
 }

@@ -25,6 +25,9 @@ fn a_wrong_command_line_is_two() {
         &["compile", "m.onnx", "-o", "p", "--objective", "beauty"],
         &["compile", "m.onnx", "-o", "p", "--pin", "node"],
         &["inspect", "p", "--format", "pdf"],
+        &["compile", "m.onnx", "--what-if", "grow=gpu0"],
+        &["compile", "m.onnx", "-o", "p", "--what-if", "remove=gpu0"],
+        &["diff", "p"],
         &["conformance"],
         &["conformance", "--cases", "c.txt", "m.onnx", "in", "out"],
     ];
@@ -43,6 +46,9 @@ fn files_that_are_not_there() {
         vec!["bench", "no.onnx"],
         vec!["inspect", "no.plan"],
         vec!["explain", "no.plan", "x"],
+        vec!["diff", "small.plan", "no.plan"],
+        vec!["check", "no.plan"],
+        vec!["check", "small.plan", "--machine", "no.toml"],
         vec!["optimize", "no.graph", "-o", "o.onnx"],
         vec!["compile", "no.onnx", "-o", "p"],
         vec!["compile", "small.graph", "-o", "p", "--machine", "no.toml"],
@@ -95,9 +101,12 @@ fn plans_that_are_damaged() {
     flipped[40] ^= 0x10;
     tool.write("flipped.plan", &flipped);
     for file in ["cut.plan", "head.plan", "flipped.plan"] {
-        for line in
-            [vec!["run", file, "--input", "random"], vec!["inspect", file], vec!["explain", file, "y"]]
-        {
+        for line in [
+            vec!["run", file, "--input", "random"],
+            vec!["inspect", file],
+            vec!["explain", file, "y"],
+            vec!["check", file],
+        ] {
             refused(&mut tool.command(&line), 1, "L");
         }
     }

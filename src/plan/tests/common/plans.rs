@@ -270,15 +270,23 @@ pub fn full() -> (Plan, Vec<u8>) {
         nodes_before: 6,
         nodes_after: 5,
         rules: vec!["conv-bn 2".into()],
+        alone: vec![Alone { device: "d0".into(), value_us: 50.0, barred: String::new() }],
     });
     plan.queues[0].steps[0].why = Some(Why {
         choices: vec![
-            Choice { device: "d0".into(), time_us: 10.0, origin: "roofline".into() },
-            Choice { device: "d1".into(), time_us: -1.0, origin: "no kernel".into() },
+            Choice {
+                device: "d0".into(),
+                time_us: 10.0,
+                origin: "roofline".into(),
+                plan_us: 30.0,
+                ..Default::default()
+            },
+            Choice { device: "d1".into(), time_us: -1.0, origin: "no kernel".into(), ..Default::default() },
         ],
         flops: 8.0,
         bytes: 32.0,
         reason: "nearest to its input".into(),
+        binds: "time".into(),
     });
     (plan, weights)
 }
