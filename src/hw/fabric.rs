@@ -17,6 +17,7 @@ pub const MAX_FABRICS: usize = 256;
 /// How the members of a fabric are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Topology {
     /// Every pair at the full rate of a member's port, all pairs at once.
     Switch,
@@ -48,6 +49,7 @@ impl Topology {
 /// Devices joined by one network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Fabric {
     /// Members by their positions in the machine, ascending.
     pub devices: Vec<usize>,

@@ -79,7 +79,7 @@ fn impossible_edits_say_why() {
         ("H008".into(), "H008".into(), "H008".into())
     );
     assert_eq!((code("remove cpu0"), code("link cpu0:cpu0=pcie5-x16")), ("H004".into(), "H005".into()));
-    assert!(edited(&["add l4:256"]).unwrap_err().starts_with("H010"));
+    assert!(edited(&["add l4:1024"]).unwrap_err().starts_with("H010"));
     for text in ["", ":2", "l4:0", "l4:-1", "l4:99999999999", "l4:x", "l4@"] {
         assert!(Edit::parse_add(text).is_err(), "{text}");
     }
