@@ -4,7 +4,7 @@
 //! its output is read while it runs and kept up to a limit. What runs too long is ended with everything it started,
 //! and waited for, so that nothing of it stays.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -167,8 +167,17 @@ fn failure(status: impl std::fmt::Display, said: &str) -> String {
 
 fn run_for(path: &Path, args: &[&str], limit: Duration) -> Result<Output, ToolError> {
     let deadline = Instant::now() + limit;
-    let started = start(path, args).map_err(|error| ToolError::Failed(format!("it does not start: {error}")));
-    let mut child = Running(started?);
+    let started = loop {
+        match start(path, args) {
+            // Somebody is still writing it: an update, or a script made a moment ago.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            other => break other,
+        }
+    };
+    let mut child =
+        Running(started.map_err(|error| ToolError::Failed(format!("it does not start: {error}")))?);
     let (Some(out), Some(err)) = (child.0.stdout.take(), child.0.stderr.take()) else {
         return Err(ToolError::Failed("its output cannot be read".to_owned()));
     };
@@ -240,7 +249,7 @@ fn drain(mut pipe: impl Read + Send + 'static, keep: usize) -> Receiver<Vec<u8>>
             match pipe.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(count) => kept.extend(chunk[..count].iter().take(keep - kept.len())),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
             if kept.len() >= keep {
