@@ -64,26 +64,35 @@ pub struct FileModel {
     pub quant: Quant,
 }
 
-/// Reads a header.
+/// Reads a header; of a `.index.json`, those of the files it names.
 ///
 /// # Errors
 /// A letter for files that cannot be read, broken headers and exceeded limits.
 pub fn read(path: &Path) -> Result<FileModel, ShardError> {
+    let mut source = open(path)?;
+    let start = source.peek(8)?;
+    if start.starts_with(b"GGUF") {
+        return gguf::read(&mut source);
+    }
+    if path.to_string_lossy().ends_with(".index.json") {
+        let text = source.bytes(source.length)?;
+        return safetensors::read_index(path, &text);
+    }
+    if start.len() == 8 && safetensors::looks_like(&start, source.length) {
+        return safetensors::read(&mut source);
+    }
+    onnx::read(&mut source)
+}
+
+/// A file to be read from its beginning.
+fn open(path: &Path) -> Result<Source<BufReader<File>>, ShardError> {
     let failed = |error: std::io::Error| {
         let message = format!("cannot read {}: {error}", path.display());
         ShardError::new(Code::Header, message, "check the path and the permissions")
     };
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
-    let mut source = Source { reader: BufReader::new(file), at: 0, length };
-    let start = source.peek(8)?;
-    if start.starts_with(b"GGUF") {
-        return gguf::read(&mut source);
-    }
-    if start.len() == 8 && safetensors::looks_like(&start, length) {
-        return safetensors::read(&mut source);
-    }
-    onnx::read(&mut source)
+    Ok(Source { reader: BufReader::new(file), at: 0, length })
 }
 
 /// A letter about a header.

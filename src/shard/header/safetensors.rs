@@ -1,12 +1,17 @@
-//! Safetensors: eight bytes with the length of a JSON object, then the object: name to type, shape and place.
+//! Safetensors: eight bytes with the length of a JSON object, then the object: name to type, shape and place. Large models
+//! are several such files with an index beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::{FileModel, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS, Source, TensorInfo, broken, from_tensors};
 use crate::error::ShardError;
+
+/// Most files of a model.
+const MAX_FILES: usize = 1024;
 
 #[derive(Deserialize)]
 struct Entry {
@@ -23,15 +28,21 @@ pub(super) fn looks_like(start: &[u8], length: u64) -> bool {
 }
 
 pub(super) fn read<R: Read + Seek>(source: &mut Source<R>) -> Result<FileModel, ShardError> {
+    let mut tensors = Vec::new();
+    collect(source, &mut tensors)?;
+    from_tensors("safetensors", &tensors, None)
+}
+
+/// Adds the tensors of one file.
+fn collect<R: Read + Seek>(source: &mut Source<R>, tensors: &mut Vec<TensorInfo>) -> Result<(), ShardError> {
     let header = u64::from_le_bytes(source.array()?);
     if header > MAX_HEADER_BYTES {
         return Err(broken(format!("a header of {header} bytes; the limit is {MAX_HEADER_BYTES}")));
     }
-    let data = source.length - 8 - header;
+    let data = source.length.saturating_sub(8).saturating_sub(header);
     let text = source.bytes(header)?;
     let object: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(&text).map_err(|e| broken(format!("the header is no JSON object: {e}")))?;
-    let mut tensors = Vec::new();
     for (name, value) in object {
         if name == "__metadata__" {
             continue;
@@ -42,6 +53,31 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>) -> Result<FileModel, 
         let entry: Entry = serde_json::from_value(value)
             .map_err(|e| broken(format!("tensor {name:?} is not described: {e}")))?;
         tensors.push(tensor(name, entry, data)?);
+    }
+    Ok(())
+}
+
+/// The index of a model in several files.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Reads the headers of every file an index names; they lie beside it.
+pub(super) fn read_index(path: &Path, text: &[u8]) -> Result<FileModel, ShardError> {
+    let index: Index =
+        serde_json::from_slice(text).map_err(|e| broken(format!("the index has no weight_map: {e}")))?;
+    let files: BTreeSet<String> = index.weight_map.into_values().collect();
+    if files.len() > MAX_FILES {
+        return Err(broken(format!("{} files; the limit is {MAX_FILES}", files.len())));
+    }
+    let mut tensors = Vec::new();
+    for name in files {
+        let plain = Path::new(&name).file_name().is_some_and(|own| own == name.as_str());
+        if !plain {
+            return Err(broken(format!("the index names {name:?}, which is no file beside it")));
+        }
+        collect(&mut super::open(&path.with_file_name(&name))?, &mut tensors)?;
     }
     from_tensors("safetensors", &tensors, None)
 }

@@ -134,6 +134,22 @@ fn safetensors_give_the_architecture() {
 }
 
 #[test]
+fn an_index_joins_files_beside_it_and_no_others() {
+    let folder = std::env::temp_dir().join(format!("partita-shard-index-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a.safetensors"), safetensors()).unwrap();
+    let index = folder.join("model.safetensors.index.json");
+    std::fs::write(&index, r#"{"metadata":{},"weight_map":{"x":"a.safetensors","y":"a.safetensors"}}"#)
+        .unwrap();
+    assert_eq!(header::read(&index).unwrap().spec.layers, 2);
+    for name in ["../a.safetensors", "/etc/passwd", "absent", ""] {
+        std::fs::write(&index, format!(r#"{{"weight_map":{{"x":"{name}"}}}}"#)).unwrap();
+        assert_eq!(header::read(&index).unwrap_err().code.as_str(), "S006", "{name}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn gguf_gives_the_architecture_and_real_bits() {
     let file = read(&gguf()).unwrap();
     let spec = &file.spec;
