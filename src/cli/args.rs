@@ -2,10 +2,10 @@
 
 pub use super::machine_args::{DevicesArgs, MachineArgs};
 use super::tensors;
-use super::what_if::Change;
 use crate::error::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use partita_ir::RunLimits;
+use partita_hw::Edit;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -224,10 +224,11 @@ pub struct CompileArgs {
     /// in the cost file
     #[arg(long, conflicts_with_all = ["no_costs", "strict"])]
     pub tune: bool,
-    /// Write nothing: compare with the plan for a machine without a device (remove=DEVICE) or with more of a
-    /// processor (add=PROFILE or add=PROFILE:COUNT); several are applied in their order
-    #[arg(long, value_name = "CHANGE", conflicts_with_all = ["output", "dump_dot", "report", "tune"])]
-    pub what_if: Vec<Change>,
+    /// Write nothing: compare with the plan for another machine, without a device (remove=DEVICE), with more of a
+    /// processor (add=PROFILE:COUNT), with another one (replace=DEVICE=PROFILE) or another link (link=A:B=LINK); several
+    /// are applied in their order
+    #[arg(long, value_name = "CHANGE", value_parser = Edit::parse, conflicts_with_all = ["output", "dump_dot", "report", "tune"])]
+    pub what_if: Vec<Edit>,
     /// Write what was decided and why as one HTML file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,

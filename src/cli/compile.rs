@@ -23,14 +23,14 @@ pub(super) fn execute(args: &CompileArgs, io: &mut Io) -> Result<()> {
         costs::write(&CostTable::default(), path)?;
     }
     let mut options = args.compiling.options()?;
-    let changed = what_if::changed(&machine, &args.what_if)?;
+    let changed = what_if::edited(&machine, &args.what_if)?;
     (io.progress)("loading");
     let model = load_with(&args.model, &args.compiling.import()?)?;
     if args.tune {
         options.costs = Some(tuned(args, &model, &machine, &options, io)?);
     }
     let compiled = compile(&model, &machine, &options, io.progress)?;
-    if let Some(changed) = changed {
+    if !args.what_if.is_empty() {
         let other = compile(&model, &changed, &options, io.progress)?;
         return io.write(&what_if::compared(&compiled.assembly.plan, &other.assembly.plan, &args.what_if));
     }

@@ -2,6 +2,7 @@
 
 use super::Io;
 use super::machine_args::{DevicesArgs, Looking, MachineArgs, WhatIf};
+use super::what_if::edited;
 use crate::error::{Error, Result};
 use partita_hw::{
     Column, DetectionCache, DeviceReport, Filter, Found, Host, MAX_RECORDING_BYTES, Machine, PROBES,
@@ -19,7 +20,7 @@ pub(super) fn devices(args: &DevicesArgs, io: &mut Io) -> Result<()> {
     let mut looks = args.count.unwrap_or(if args.watch.is_some() { u64::MAX } else { 1 });
     loop {
         let mut report = look(&args.looking, &profiles)?;
-        edit(&mut report, &args.what_if, &profiles)?;
+        edit(&mut report, &args.what_if)?;
         if !args.timing {
             report.timings.clear();
         }
@@ -35,7 +36,7 @@ pub(super) fn devices(args: &DevicesArgs, io: &mut Io) -> Result<()> {
 pub(super) fn machine(args: &MachineArgs, io: &mut Io) -> Result<()> {
     let profiles = Profiles::builtin()?;
     let mut report = look(&args.looking, &profiles)?;
-    edit(&mut report, &args.what_if, &profiles)?;
+    edit(&mut report, &args.what_if)?;
     let mut text = String::new();
     for found in report.devices.iter().filter(|found| found.device.is_none()) {
         // Writing to a string cannot fail.
@@ -97,9 +98,8 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf> {
 }
 
 /// Changes the machine of a report; what the changes took away is no part of the report any more.
-fn edit(report: &mut DeviceReport, what_if: &WhatIf, profiles: &Profiles) -> Result<()> {
-    let edited = report.machine.edit(&what_if.edits(), profiles);
-    edited.map_err(|e| Error::new(e.code.as_str(), format!("{}: {}", e.file, e.message), e.hint))?;
+fn edit(report: &mut DeviceReport, what_if: &WhatIf) -> Result<()> {
+    report.machine = edited(&report.machine, &what_if.edits())?;
     forget_removed(report);
     Ok(())
 }

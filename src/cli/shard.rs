@@ -2,6 +2,7 @@
 
 use super::Io;
 use super::shard_args::{BatchArg, MethodArg, PhaseArg, ShardArgs, ShardObjective, StrategyArg};
+use super::what_if::edited;
 use crate::error::{Error, Result};
 use partita_hw::{Machine, Profiles};
 use partita_shard::{
@@ -34,7 +35,7 @@ pub(super) fn execute(args: &ShardArgs, io: &mut Io) -> Result<()> {
     if args.cloud {
         return cloud(args, &request, io);
     }
-    let machine = machine(args)?;
+    let machine = edited(&base(args)?, &args.what_if.edits())?;
     (io.progress)("planning");
     let request = Request { required: required(args, &machine)?, ..request };
     let plan = plan(args, &request, &machine)?;
@@ -56,7 +57,7 @@ fn plan(args: &ShardArgs, request: &Request, machine: &Machine) -> Result<Plan> 
 
 /// With devices added or removed: what the machine as it stands would do.
 fn compare(args: &ShardArgs, request: &Request, plan: &Plan, io: &mut Io) -> Result<()> {
-    if args.add.is_empty() && args.remove.is_empty() {
+    if args.what_if.edits().is_empty() {
         return Ok(());
     }
     let before = base(args)?;
@@ -130,18 +131,6 @@ fn base(args: &ShardArgs) -> Result<Machine> {
         Some(path) => crate::devices::from_file(path),
         None => crate::devices::detected(true),
     }
-}
-
-fn machine(args: &ShardArgs) -> Result<Machine> {
-    let mut machine = base(args)?;
-    for name in &args.remove {
-        machine = partita_shard::remove(&machine, name)?;
-    }
-    let profiles = Profiles::builtin()?;
-    for what in &args.add {
-        machine = partita_shard::add(&machine, what, &profiles)?;
-    }
-    Ok(machine)
 }
 
 fn required(args: &ShardArgs, machine: &Machine) -> Result<Vec<usize>> {

@@ -1,5 +1,6 @@
 //! Arguments of `partita shard`, stated once.
 
+use super::machine_args::WhatIf;
 use clap::{ArgGroup, Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -82,12 +83,8 @@ pub struct ShardArgs {
     /// Machine file; the running machine when left out
     #[arg(long, value_name = "FILE")]
     pub machine: Option<PathBuf>,
-    /// Plan for N more devices of a profile
-    #[arg(long, value_name = "PROFILE:N")]
-    pub add: Vec<String>,
-    /// Plan without a device
-    #[arg(long, value_name = "DEVICE")]
-    pub remove: Vec<String>,
+    #[command(flatten)]
+    pub what_if: WhatIf,
     #[arg(long, value_enum)]
     pub phase: Option<PhaseArg>,
     /// Tokens of a prompt

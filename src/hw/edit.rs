@@ -54,6 +54,20 @@ pub enum Edit {
 }
 
 impl Edit {
+    /// Reads "add=h100-sxm:8", "remove=gpu0", "replace=gpu0=h200" or "link=gpu0:gpu1=nvlink4-h100".
+    ///
+    /// # Errors
+    /// One sentence on what is wrong.
+    pub fn parse(text: &str) -> Result<Edit, String> {
+        match text.split_once('=') {
+            Some(("add", what)) => Edit::parse_add(what),
+            Some(("replace", what)) => Edit::parse_replace(what),
+            Some(("link", what)) => Edit::parse_join(what),
+            Some(("remove", device)) if !device.is_empty() => Ok(Edit::Remove { device: device.to_owned() }),
+            _ => Err("expected remove=DEVICE, add=PROFILE:COUNT, replace=DEVICE=PROFILE or link=A:B=LINK".to_owned()),
+        }
+    }
+
     /// Reads "h100-sxm:8" or "h100-sxm:8@nvlink4-h100".
     ///
     /// # Errors
@@ -97,7 +111,7 @@ impl Edit {
     }
 
     /// The edit as it is written on a command line, for messages.
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         match self {
             Edit::Add { profile, count: 1, link: None } => format!("--add {profile}"),
             Edit::Add { profile, count, link: None } => format!("--add {profile}:{count}"),

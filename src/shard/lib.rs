@@ -32,7 +32,6 @@ mod search;
 mod spec;
 mod timing;
 mod training;
-mod whatif;
 
 pub use catalog::{guess, model, models};
 pub use check::check;
@@ -46,4 +45,3 @@ pub use request::{Allow, Caps, DEFAULT_WORK, MAX_BATCH, MAX_TOKENS, Objective, P
 pub use spec::{Family, ModelSpec};
 pub use timing::{Timing, simulate};
 pub use training::{Method, TrainingMemory, training};
-pub use whatif::{add, remove};

@@ -40,7 +40,7 @@ fn what_if_compares() {
     assert!(out.stdout.contains("without the changes"), "{}", out.stdout);
     let bad = answer(&mut shard(&tool, "four-gpus", &["--model", "llama-3-8b", "--add", "h100"]));
     assert_eq!(bad.code, 1);
-    assert!(bad.stderr.contains("S009") && bad.stderr.contains("nvidia-h100-pcie-80gb"), "{}", bad.stderr);
+    assert!(bad.stderr.contains("H006") && bad.stderr.contains("nvidia-h100-pcie-80gb"), "{}", bad.stderr);
 }
 
 #[test]
