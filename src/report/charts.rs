@@ -260,6 +260,12 @@ fn alive(plan: &Plan, device: usize, n_steps: usize) -> Vec<f64> {
     alive.collect()
 }
 
+/// The most bytes alive at once on a device, for the sizes that predictions were made for.
+pub(crate) fn peak_bytes(plan: &Plan, device: usize) -> f64 {
+    let queue = plan.queues.iter().find(|q| !q.copies && q.device as usize == device);
+    alive(plan, device, queue.map_or(0, |q| q.steps.len())).into_iter().fold(0.0, f64::max)
+}
+
 fn memory_of(plan: &Plan, device: usize, end_us: f64) -> Option<MemoryChart> {
     use crate::report::dot::size_text;
     let scale = Scale { end_us };

@@ -1,10 +1,10 @@
 //! Whether a plan fits a machine: devices, memory, kernels, versions; everything but the weights' bytes.
 
 use crate::devices;
+use crate::report::charts::peak_bytes;
 use crate::report::diff::weight_bytes;
 use crate::report::dot::size_text;
 use crate::report::printable;
-use crate::report::summary::least_arena;
 use partita_hw::{Device, Machine};
 use partita_ir::Diag;
 use partita_plan::{ElementType, NO_VALUE, PLAN_VERSION, Plan, Queue, Step};
@@ -153,12 +153,13 @@ fn memory(plan: &Plan, n: usize, machine: Option<&Machine>, out: &mut Findings) 
     let parts = plan.parts();
     let arena = parts.iter().filter_map(|p| p.devices.get(n)).map(|d| d.arena_bytes).max().unwrap_or(0);
     let open = parts.iter().any(|p| !p.symbols.is_empty());
-    let least = parts.iter().map(|p| least_arena(p, n)).max().unwrap_or(0);
-    let arena = if open { least } else { arena };
+    // Casting saturates.
+    let likely = parts.iter().map(|p| peak_bytes(p, n) as u64).max().unwrap_or(0);
+    let arena = if open { likely } else { arena };
     let weights = parts.iter().fold(0u64, |sum, p| sum.saturating_add(weight_bytes(p, n)));
     let needed = arena.saturating_add(weights);
     let size = |bytes: u64| size_text(bytes as f64);
-    let sized = if open { " at least, sized at run time" } else { "" };
+    let sized = if open { " for the likely sizes" } else { "" };
     let text = format!("{} of weights and {} of arena{sized}", size(weights), size(arena));
     let device = machine.and_then(|m| m.device(&row.name).map(|d| &m.devices[d]));
     match capacity(row, device) {

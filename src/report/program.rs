@@ -52,6 +52,6 @@ pub fn explain(program: &Program, matches: &dyn Fn(&str) -> bool) -> Vec<String>
     let items = program.blocks.iter().flat_map(|b| &b.items).filter(|i| i.kernel.is_some());
     let node =
         |i: &Item| i.name.rsplit_once(" (").map_or_else(|| i.name.clone(), |(name, _)| name.to_owned());
-    let text = |i: &Item| format!("{} runs on the host, by its definition\n  why:       {}\n", i.name, i.why);
+    let text = |i: &Item| format!("{} runs on the host, by its definition\n  why        {}\n", i.name, i.why);
     items.filter(|i| matches(&node(i))).map(text).collect()
 }
