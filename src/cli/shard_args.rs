@@ -149,7 +149,7 @@ fn batch(text: &str) -> Result<BatchArg, String> {
         return Ok(BatchArg::Max);
     }
     match text.parse() {
-        Ok(n) if n >= 1 && n <= partita_shard::MAX_BATCH => Ok(BatchArg::Exactly(n)),
+        Ok(n) if (1..=partita_shard::MAX_BATCH).contains(&n) => Ok(BatchArg::Exactly(n)),
         _ => Err(format!("{text} is not a batch: 1 to {} or max", partita_shard::MAX_BATCH)),
     }
 }
