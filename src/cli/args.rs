@@ -4,8 +4,8 @@ pub use super::machine_args::{DevicesArgs, MachineArgs};
 use super::tensors;
 use crate::error::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use partita_ir::RunLimits;
 use partita_hw::Edit;
+use partita_ir::RunLimits;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

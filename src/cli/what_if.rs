@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 /// What [`Machine::edit`] says: unknown devices, profiles and links, no device left.
 pub(super) fn edited(machine: &Machine, edits: &[Edit]) -> Result<Machine> {
     let mut out = machine.clone();
-    let done = out.edit(edits, Profiles::builtin()?);
+    let done = out.edit(edits, &Profiles::builtin()?);
     done.map_err(|e| Error::new(e.code.as_str(), format!("{}: {}", e.file, e.message), e.hint))?;
     Ok(out)
 }

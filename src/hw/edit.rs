@@ -64,7 +64,8 @@ impl Edit {
             Some(("replace", what)) => Edit::parse_replace(what),
             Some(("link", what)) => Edit::parse_join(what),
             Some(("remove", device)) if !device.is_empty() => Ok(Edit::Remove { device: device.to_owned() }),
-            _ => Err("expected remove=DEVICE, add=PROFILE:COUNT, replace=DEVICE=PROFILE or link=A:B=LINK".to_owned()),
+            _ => Err("expected remove=DEVICE, add=PROFILE:COUNT, replace=DEVICE=PROFILE or link=A:B=LINK"
+                .to_owned()),
         }
     }
 

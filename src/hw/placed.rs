@@ -27,8 +27,13 @@ impl Machine {
     pub fn found(detection: &mut Detection, adapters: &[AdapterInfo], profiles: &Profiles) -> Machine {
         let cpu = &detection.cpu;
         let name = cpu.model.clone().unwrap_or_else(|| "this machine".to_owned());
-        let mut machine =
-            Machine { name, devices: vec![cpu_device(cpu, profiles)], links: Vec::new(), fabrics: Vec::new(), host: 0 };
+        let mut machine = Machine {
+            name,
+            devices: vec![cpu_device(cpu, profiles)],
+            links: Vec::new(),
+            fabrics: Vec::new(),
+            host: 0,
+        };
         let mut left = without_repeats(adapters);
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         let mut places: Vec<Option<usize>> = Vec::new();
