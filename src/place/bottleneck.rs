@@ -6,7 +6,7 @@ use crate::bound::load_bound;
 use crate::load::LoadModel;
 use crate::milp::{Backend, MilpLimits, MilpStatus};
 use crate::rng::Rng;
-use crate::{dpl, exact_load, ilp};
+use crate::{dpl, exact_load, ilp, prices};
 
 /// What a search over units ends with.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ const WORK_PER_TERM: u64 = 200;
 const PROGRAM_SHARE: u64 = 2;
 /// Binaries up to which microlp is asked.
 const MICROLP_BINARIES: usize = 48;
+/// Share of the work the bound by prices may take, as a divisor of three times the work.
+const PRICES_SHARE: u64 = 4;
 /// Share of the work the exact search may take, as a divisor.
 const EXACT_SHARE: u64 = 8;
 /// Share of the work the random orders of the linear split may take, as a divisor.
@@ -73,6 +75,9 @@ pub(crate) fn solve(model: &LoadModel<'_>, limits: &Limits) -> Option<Found> {
     }
     if !state.proven() {
         state.chains(model, &starts, limits);
+    }
+    if !state.proven() && limits.exact {
+        state.prices(model, limits.work / PRICES_SHARE * 3);
     }
     if !state.proven() && limits.exact {
         state.program(model, limits);
@@ -156,6 +161,15 @@ impl State {
         }
         if found.complete {
             self.bound = self.bound.max(Bound { value: self.value(), kind: "branch and bound" });
+        }
+    }
+
+    fn prices(&mut self, model: &LoadModel<'_>, work: u64) {
+        let (bound, spent) = prices::bound(model, self.value(), work);
+        self.work += spent;
+        self.searched = true;
+        if let Some(bound) = bound {
+            self.bound = self.bound.max(bound);
         }
     }
 
