@@ -197,15 +197,14 @@ fn fill(row: &mut Vec<i32>, cells: usize) {
     row.resize(cells, NEVER);
 }
 
-/// `to[j + cost] = max(itself, from[j] + gain)`; a cost below zero is one step at most, and stops at zero.
+/// `to[j + cost] = max(itself, from[j] + gain)`; costs may be slightly below zero, and stop at zero.
 fn shift(from: &[i32], to: &mut [i32], cost: i32, gain: i32) {
-    if cost < 0 {
-        to[0] = to[0].max(from[0] + gain);
+    let back = cost.min(0).unsigned_abs() as usize;
+    for &x in &from[..back.min(from.len())] {
+        to[0] = to[0].max(x + gain);
     }
-    let (from, to) = match usize::try_from(cost) {
-        Ok(cost) => (&from[..from.len() - cost], &mut to[cost..]),
-        Err(_) => (&from[1..], to),
-    };
+    let ahead = cost.max(0) as usize;
+    let (from, to) = (&from[back.min(from.len())..from.len() - ahead], &mut to[ahead..]);
     for (y, &x) in to.iter_mut().zip(from) {
         *y = (*y).max(x + gain);
     }
@@ -213,12 +212,14 @@ fn shift(from: &[i32], to: &mut [i32], cost: i32, gain: i32) {
 
 /// The cells from which `shift` reaches cell `j` of `width`.
 fn sources(cost: i32, j: usize, width: usize) -> std::ops::Range<usize> {
-    match usize::try_from(cost) {
-        Ok(cost) if cost <= j => j - cost..j - cost + 1,
-        Ok(_) => 0..0,
-        Err(_) if j == 0 => 0..2.min(width),
-        Err(_) => j + 1..(j + 2).min(width),
+    let back = cost.min(0).unsigned_abs() as usize;
+    let ahead = cost.max(0) as usize;
+    if j < ahead {
+        return 0..0;
     }
+    let from = (j - ahead + back).min(width);
+    let least = if j == 0 { 0 } else { from };
+    least..(from + 1).min(width)
 }
 
 fn tables(classes: &[Class], known: f64, steps: usize) -> Vec<Table<'_>> {
@@ -228,7 +229,8 @@ fn tables(classes: &[Class], known: f64, steps: usize) -> Vec<Table<'_>> {
 /// Prices as whole numbers.
 fn whole(price: &[f64]) -> Vec<i32> {
     let sum: f64 = price.iter().map(|p| p.abs()).sum();
-    price.iter().map(|p| (p / sum.max(f64::MIN_POSITIVE) * PRICE_SCALE) as i32).collect()
+    let scale = if sum > 0.0 && sum.is_finite() { PRICE_SCALE / sum } else { 0.0 };
+    price.iter().map(|p| (p * scale).clamp(-PRICE_SCALE, PRICE_SCALE) as i32).collect()
 }
 
 /// Sum over devices of the dearest set per load.
@@ -320,7 +322,11 @@ impl<'a> Ascent<'a> {
             *d = (1.0 - NEWS) * *d + NEWS * c;
         }
         let length: f64 = self.direction.iter().map(|d| d * d).sum();
-        let pace = self.rate * (excess.max(0.0) + AIM) * sum / length.max(f64::MIN_POSITIVE);
+        if length < 1e-9 {
+            // Every unit is wanted once: there is no better direction.
+            return;
+        }
+        let pace = self.rate * (excess.max(0.0) + AIM) * sum / length;
         for (p, d) in self.price.iter_mut().zip(&self.direction) {
             *p -= pace * d;
         }
