@@ -6,7 +6,7 @@ use crate::bound::load_bound;
 use crate::load::LoadModel;
 use crate::milp::{Backend, MilpLimits, MilpStatus};
 use crate::rng::Rng;
-use crate::{dpl, exact_load, ilp, prices};
+use crate::{dpl, exact_load, ilp, prices, resplit};
 
 /// What a search over units ends with.
 #[derive(Debug, Clone)]
@@ -34,6 +34,10 @@ const PRICES_SHARE: u64 = 4;
 const EXACT_SHARE: u64 = 8;
 /// Share of the work the random orders of the linear split may take, as a divisor.
 const SPLIT_SHARE: u64 = 10;
+/// Share of the work left that the chains may take, as a divisor of twice the work.
+const CHAINS_SHARE: u64 = 3;
+/// Share of a chain's work that dividing pairs anew may take beside it, as a divisor.
+const RESPLIT_SHARE: u64 = 4;
 /// Linear splits kept as starts.
 const SPLITS: usize = 4;
 
@@ -175,7 +179,7 @@ impl State {
 
     /// Two stages of chains: from the starts and from chance, then from the best at lower temperatures.
     fn chains(&mut self, model: &LoadModel<'_>, starts: &[(&'static str, Vec<usize>)], limits: &Limits) {
-        let left = limits.work.saturating_sub(self.work);
+        let left = limits.work.saturating_sub(self.work) / CHAINS_SHARE * 2;
         let mut rng = Rng::new(limits.seed);
         let mut random =
             || -> Vec<usize> { model.units.candidates.iter().map(|c| c[rng.below(c.len())]).collect() };
@@ -207,11 +211,17 @@ impl State {
     }
 
     fn run_chains(&mut self, model: &LoadModel<'_>, chains: &[(Vec<usize>, Run)], threads: usize) {
-        let results = in_parallel(chains, threads, |(start, run)| anneal(model, start, *run));
-        for (placed, (_, run)) in results.into_iter().zip(chains) {
+        let results = in_parallel(chains, threads, |(start, run)| {
+            let placed = anneal(model, start, *run)?;
+            let (divided, work) = resplit::improve(model, &placed, run.seed, run.work / RESPLIT_SHARE);
+            Some((placed, divided, work))
+        });
+        for (result, (_, run)) in results.into_iter().zip(chains) {
             self.work += run.work;
-            if let Some(placed) = placed {
+            if let Some((placed, divided, work)) = result {
+                self.work += work;
                 self.offer(model, placed.device_of_unit, "annealing");
+                self.offer(model, divided.device_of_unit, "annealing and division of pairs");
             }
         }
     }

@@ -16,9 +16,9 @@ const MAX_OPEN: usize = 60;
 
 /// Units that are cut apart at a cost: a flow's producer and readers.
 #[derive(Debug, Clone)]
-struct Edge {
-    units: Vec<usize>,
-    cost_us: f64,
+pub(crate) struct Edge {
+    pub(crate) units: Vec<usize>,
+    pub(crate) cost_us: f64,
 }
 
 /// From one state to the next by one unit's decision.
@@ -73,7 +73,7 @@ impl Frontier {
 }
 
 /// Flows with equal ends as one edge each.
-fn edges(units: &Units) -> Vec<Edge> {
+pub(crate) fn edges(units: &Units) -> Vec<Edge> {
     let mut merged: BTreeMap<Vec<usize>, f64> = BTreeMap::new();
     for flow in units.flows.iter().filter(|f| f.cost_us > 0.0) {
         let mut ends = flow.consumers.clone();
@@ -86,7 +86,7 @@ fn edges(units: &Units) -> Vec<Edge> {
 
 /// An order in which few edges reach over any place: always next, of the units that share an edge with one that
 /// is placed, the one that opens least beyond what it closes; among equals the one seen first in the given order.
-fn narrow_order(units: &Units, edges: &[Edge]) -> Vec<usize> {
+pub(crate) fn narrow_order(units: &Units, edges: &[Edge]) -> Vec<usize> {
     let n = units.len();
     let mut edges_of = vec![Vec::new(); n];
     for (e, edge) in edges.iter().enumerate() {

@@ -36,6 +36,7 @@ mod msr_split;
 mod orders;
 mod prices;
 pub mod problem;
+mod resplit;
 mod rng;
 pub mod schedule;
 pub mod solution;
