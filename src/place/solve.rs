@@ -9,7 +9,7 @@ use crate::load::LoadModel;
 use crate::problem::Problem;
 use crate::schedule::{Schedule, list_schedule};
 use crate::units::Units;
-use crate::{latency, msr, msr_latency, solution, text};
+use crate::{helix, latency, msr, msr_latency, solution, text};
 
 /// The forms of problem file that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +18,17 @@ pub enum Format {
     Partita,
     /// The compact JSON form of the MSR instances.
     Msr,
+    /// The placement programs of Helix in the LP form.
+    Helix,
 }
 
 impl Format {
-    /// Reads the word used on the command line: `partita` or `msr`.
+    /// Reads the word used on the command line: `partita`, `msr` or `helix`.
     pub fn from_word(word: &str) -> Option<Format> {
         match word {
             "partita" => Some(Format::Partita),
             "msr" => Some(Format::Msr),
+            "helix" => Some(Format::Helix),
             _ => None,
         }
     }
@@ -110,6 +113,7 @@ pub fn solve_text(
     limits: &Limits,
 ) -> Result<(Answer, String), PlaceError> {
     match format {
+        Format::Helix => helix::solve_text(input, limits),
         Format::Partita => {
             let problem = text::parse(input)?;
             let answer = solve(&problem, objective, limits)?;
