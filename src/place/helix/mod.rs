@@ -72,9 +72,7 @@ pub fn solve(cluster: &Cluster, limits: &Limits) -> Result<Placement, PlaceError
     }
     let nothing = || PlaceError::not_found("no placement lets a token through from the source to the sink");
     let (flow, span) = best.filter(|b| b.0 > 0.0).ok_or_else(nothing)?;
-    let layers = if limits.exact { bounds::layers(cluster, flow, coverage) } else { coverage };
-    let (upper_bound, bound_kind) =
-        if layers < coverage { (layers, "layers") } else { (coverage, "coverage") };
+    let upper_bound = upper_bound.max(flow);
     Ok(Placement { span, flow, upper_bound, bound_kind, work_used: flows * per_flow * CHAINS })
 }
 

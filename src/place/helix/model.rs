@@ -83,7 +83,7 @@ impl Cluster {
     /// Reads the meaning of a program.
     ///
     /// # Errors
-    /// `P007` when something needed is not there, `P003` for exceeded limits.
+    /// `P010` when something needed is not there, `P003` for exceeded limits.
     pub fn from_program(program: &Program) -> Result<Cluster, PlaceError> {
         let names = node_names(program)?;
         let meaning: Vec<Meaning> = program.variables.iter().map(|v| meaning(v, &names)).collect();
