@@ -228,6 +228,9 @@ impl State {
 
     /// Asks an integer programming back end when the program is of a size it can handle.
     fn program(&mut self, model: &LoadModel<'_>, limits: &Limits) {
+        if model.units.len() * model.k > HIGHS_TERMS {
+            return;
+        }
         let backend = if limits.highs { Backend::best_available().0 } else { Backend::Microlp };
         let start = self.best.as_ref().map(|b| b.device_of_unit.clone());
         let horizon = self.value() * (1.0 + 1e-9);

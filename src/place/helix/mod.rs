@@ -51,17 +51,21 @@ pub fn solve(cluster: &Cluster, limits: &Limits) -> Result<Placement, PlaceError
     let coverage = coverage(cluster);
     let mut starts = stages::spans(cluster, coverage, limits.seed);
     let mut promise = search::Promise::default();
-    starts.sort_by_cached_key(|(aim, span)| std::cmp::Reverse(Key(promise.of(cluster, span, *aim) * aim)));
+    for group in &mut starts {
+        group.sort_by_cached_key(|(aim, span)| std::cmp::Reverse(Key(promise.of(cluster, span, *aim) * aim)));
+    }
     let per_flow = (cluster.links.len() + cluster.nodes.len()).max(1) as u64 * WORK_PER_ITEM;
     let flows = (limits.work / per_flow / CHAINS).max(1);
     let layers = if limits.exact { bounds::layers(cluster, 0.0, coverage) } else { coverage };
     let (upper_bound, bound_kind) =
         if layers < coverage { (layers, "layers") } else { (coverage, "coverage") };
     let enough = upper_bound * (1.0 - 1e-7);
-    let runs: Vec<(search::Run, &Vec<Span>)> = starts
-        .iter()
-        .zip(0..CHAINS)
-        .map(|((aim, start), i)| (search::Run { seed: limits.seed + i, flows, aim: *aim, enough }, start))
+    let runs: Vec<(search::Run, &Vec<Span>)> = (0..CHAINS)
+        .filter_map(|i| {
+            let (this, other) = (&starts[i as usize % 2], &starts[1 - i as usize % 2]);
+            let (aim, start) = this.get(i as usize / 2).or_else(|| other.get(i as usize))?;
+            Some((search::Run { seed: limits.seed + i, flows, aim: *aim, enough }, start))
+        })
         .collect();
     let mut best: Option<(f64, Vec<Span>)> = None;
     let found = in_parallel(&runs, limits.threads, |(run, start)| search::anneal(cluster, start, run));

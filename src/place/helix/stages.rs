@@ -39,7 +39,8 @@ fn kinds_by(cluster: &Cluster, region: &[usize]) -> Vec<Kind> {
         match kinds.iter_mut().find(|k| k.throughput == node.throughput && k.region == region[i]) {
             Some(kind) => kind.nodes.push(i),
             None => {
-                kinds.push(Kind { throughput: node.throughput.clone(), nodes: vec![i], region: region[i] })
+                let throughput = node.throughput.clone();
+                kinds.push(Kind { throughput, nodes: vec![i], region: region[i] });
             }
         }
     }
@@ -67,18 +68,24 @@ struct Stage {
     count: Vec<usize>,
 }
 
-/// Spans to begin with and the flow their stages were made for, the largest first.
+/// Spans to begin with and the flow their stages were made for, the largest first: with regions and without.
 ///
 /// Every order of the regions and every way to share the width of their borders is a plan; a plan is followed up
 /// when it carries more than the best before it.
-pub(crate) fn spans(cluster: &Cluster, most: f64, seed: u64) -> Vec<(f64, Vec<Span>)> {
-    let region = regions(cluster, most);
-    let kinds = kinds_by(cluster, &region);
+pub(crate) fn spans(cluster: &Cluster, most: f64, seed: u64) -> [Vec<(f64, Vec<Span>)>; 2] {
+    let by_region = follow(cluster, &regions(cluster, most), most, PLANS, seed);
+    // As if all links were wide: what is left to the search then is larger, but nothing is ruled out.
+    [by_region, follow(cluster, &vec![0; cluster.nodes.len()], most, 1, seed)]
+}
+
+/// What the plans over these regions lead to, the largest flow first.
+fn follow(cluster: &Cluster, region: &[usize], most: f64, plans: usize, seed: u64) -> Vec<(f64, Vec<Span>)> {
+    let kinds = kinds_by(cluster, region);
     let mut rng = Rng::new(seed);
     let mut found: Vec<(f64, Vec<Span>)> = Vec::new();
     let mut best = 0.0;
-    for _ in 0..PLANS {
-        let plan = Plan::random(cluster, &region, &mut rng);
+    for _ in 0..plans {
+        let plan = Plan::random(cluster, region, &mut rng);
         let (mut low, mut high) = (best, most * (1.0 + 1e-9));
         let mut flow = if best > 0.0 { best * (1.0 + BETTER) } else { most / 2.0 };
         for _ in 0..BISECTIONS {

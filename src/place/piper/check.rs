@@ -18,7 +18,7 @@ pub fn seconds(model: &Model, parts: &[Part]) -> Result<f64, Violation> {
             }
             stage_of[v] = i;
         }
-        if part.d == 0 || part.t == 0 || model.batch % part.d != 0 {
+        if part.d == 0 || part.t == 0 || !model.batch.is_multiple_of(part.d) {
             return Err(say(format!("stage {i}"), "its degrees are zero or do not divide the batch"));
         }
     }
