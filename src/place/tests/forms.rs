@@ -46,7 +46,7 @@ fn program(layers: usize, speeds: &[&[f64]], capacity: f64) -> String {
 
 /// All spans of all nodes, scored by the checker.
 fn best_flow(text: &str, layers: usize, most: &[usize]) -> f64 {
-    let program = lp::read(text).unwrap();
+    let Ok(program) = lp::read(text) else { return f64::NAN };
     let options: Vec<Vec<(usize, usize)>> = most
         .iter()
         .map(|&m| (1..=m).flat_map(|h| (0..=layers - h).map(move |s| (s, h))).chain([(0, 0)]).collect())
@@ -163,7 +163,8 @@ fn best_plan(model: &Model) -> f64 {
             if cuts >> (v - 1) & 1 == 1 {
                 sets.push(Vec::new());
             }
-            sets.last_mut().unwrap().push(v);
+            let last = sets.len() - 1;
+            sets[last].push(v);
         }
         if sets.len() > model.devices {
             continue;
