@@ -396,6 +396,21 @@ pub enum PlaceFormat {
     Iopddl,
     /// MILP models of Helix
     Helix,
+    /// TMPC problems of Piper
+    Piper,
+}
+
+/// What a Piper plan does without, or how it splits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlaceVariant {
+    /// No tensor parallelism
+    NoTp,
+    /// No data parallelism
+    NoDp,
+    /// No recomputed activations
+    NoRecompute,
+    /// Equal shares of the repeated layer, equal degrees everywhere
+    EquiSplit,
 }
 
 #[derive(Debug, Args)]
@@ -412,6 +427,18 @@ pub struct PlaceArgs {
     /// Solver threads
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threads: usize,
+    /// Piper problems: what plans do without
+    #[arg(long, value_enum)]
+    pub variant: Vec<PlaceVariant>,
+    /// Piper problems: another number of devices
+    #[arg(long, value_name = "N")]
+    pub devices: Option<usize>,
+    /// Piper problems: another memory per device
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<f64>,
+    /// Piper problems: another bandwidth
+    #[arg(long, value_name = "BYTES_PER_SECOND")]
+    pub bandwidth: Option<f64>,
     /// Where the solution goes
     #[arg(short, long, value_name = "SOLUTION")]
     pub output: PathBuf,

@@ -32,6 +32,10 @@ pub(crate) struct Placed {
 
 /// Energy per fraction of capacity exceeded, in units of the start's energy.
 const OVERFLOW_PRICE: f64 = 4.0;
+/// A problem of so many units is looked at for a new best after every move.
+const UNITS_PER_MOVE: usize = 512;
+/// Links per unit of work of a trial.
+const LINKS_PER_WORK: usize = 4;
 /// Moves between two recomputations of the loads.
 const REFRESH_MOVES: u64 = 1 << 14;
 
@@ -53,7 +57,11 @@ pub(crate) fn anneal(model: &LoadModel<'_>, start: &[usize], run: Run) -> Option
         if moves.is_multiple_of(REFRESH_MOVES) {
             search.state.refresh(model);
         }
+        if moves.is_multiple_of(search.patience) {
+            search.note();
+        }
     }
+    search.note();
     search.best
 }
 
@@ -70,6 +78,8 @@ struct Search<'a> {
     temperature: f64,
     best: Option<Placed>,
     best_seen: f64,
+    /// Moves between two looks at whether this is the best so far; a look at a large problem is dear.
+    patience: u64,
 }
 
 impl<'a> Search<'a> {
@@ -99,6 +109,7 @@ impl<'a> Search<'a> {
             temperature,
             best,
             best_seen,
+            patience: (model.units.len() / UNITS_PER_MOVE).max(1) as u64,
         };
         search.energy = search.energy_of(&search.state.load, &search.state.bytes);
         search
@@ -238,7 +249,7 @@ impl<'a> Search<'a> {
     /// Applies moves one after another and keeps them all or none.
     fn chain(&mut self, moves: &[(usize, usize)]) -> u64 {
         let model = self.model;
-        let mut work = 1;
+        let mut work = 1 + ((model.n_resources() - model.k) / LINKS_PER_WORK) as u64;
         if let &[(u, b)] = moves {
             if self.state.device_of_unit[u] == b {
                 return 1;
@@ -293,9 +304,15 @@ impl<'a> Search<'a> {
         rise <= 0.0 || self.rng.unit() < (-rise / self.temperature).exp()
     }
 
-    /// Takes note of the new energy and of a new best.
     fn moved(&mut self, energy: f64) {
         self.energy = energy;
+        if self.patience == 1 {
+            self.note();
+        }
+    }
+
+    /// Takes note of a new best.
+    fn note(&mut self) {
         let most = self.state.load.iter().copied().fold(0.0, f64::max);
         if most >= self.best_seen * (1.0 - 1e-12) {
             return;

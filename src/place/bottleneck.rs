@@ -6,7 +6,7 @@ use crate::bound::load_bound;
 use crate::load::LoadModel;
 use crate::milp::{Backend, MilpLimits, MilpStatus};
 use crate::rng::Rng;
-use crate::{dpl, exact_load, ilp};
+use crate::{dpl, exact_load, ilp, prices, resplit};
 
 /// What a search over units ends with.
 #[derive(Debug, Clone)]
@@ -28,10 +28,16 @@ const WORK_PER_TERM: u64 = 200;
 const PROGRAM_SHARE: u64 = 2;
 /// Binaries up to which microlp is asked.
 const MICROLP_BINARIES: usize = 48;
+/// Share of the work the bound by prices may take, as a divisor of three times the work.
+const PRICES_SHARE: u64 = 4;
 /// Share of the work the exact search may take, as a divisor.
 const EXACT_SHARE: u64 = 8;
 /// Share of the work the random orders of the linear split may take, as a divisor.
 const SPLIT_SHARE: u64 = 10;
+/// Share of the work left that the chains may take, as a divisor of twice the work.
+const CHAINS_SHARE: u64 = 3;
+/// Share of a chain's work that dividing pairs anew may take beside it, as a divisor.
+const RESPLIT_SHARE: u64 = 4;
 /// Linear splits kept as starts.
 const SPLITS: usize = 4;
 
@@ -73,6 +79,9 @@ pub(crate) fn solve(model: &LoadModel<'_>, limits: &Limits) -> Option<Found> {
     }
     if !state.proven() {
         state.chains(model, &starts, limits);
+    }
+    if !state.proven() && limits.exact {
+        state.prices(model, limits.work / PRICES_SHARE * 3);
     }
     if !state.proven() && limits.exact {
         state.program(model, limits);
@@ -159,9 +168,18 @@ impl State {
         }
     }
 
+    fn prices(&mut self, model: &LoadModel<'_>, work: u64) {
+        let (bound, spent) = prices::bound(model, self.value(), work);
+        self.work += spent;
+        self.searched = true;
+        if let Some(bound) = bound {
+            self.bound = self.bound.max(bound);
+        }
+    }
+
     /// Two stages of chains: from the starts and from chance, then from the best at lower temperatures.
     fn chains(&mut self, model: &LoadModel<'_>, starts: &[(&'static str, Vec<usize>)], limits: &Limits) {
-        let left = limits.work.saturating_sub(self.work);
+        let left = limits.work.saturating_sub(self.work) / CHAINS_SHARE * 2;
         let mut rng = Rng::new(limits.seed);
         let mut random =
             || -> Vec<usize> { model.units.candidates.iter().map(|c| c[rng.below(c.len())]).collect() };
@@ -193,17 +211,26 @@ impl State {
     }
 
     fn run_chains(&mut self, model: &LoadModel<'_>, chains: &[(Vec<usize>, Run)], threads: usize) {
-        let results = in_parallel(chains, threads, |(start, run)| anneal(model, start, *run));
-        for (placed, (_, run)) in results.into_iter().zip(chains) {
+        let results = in_parallel(chains, threads, |(start, run)| {
+            let placed = anneal(model, start, *run)?;
+            let (divided, work) = resplit::improve(model, &placed, run.seed, run.work / RESPLIT_SHARE);
+            Some((placed, divided, work))
+        });
+        for (result, (_, run)) in results.into_iter().zip(chains) {
             self.work += run.work;
-            if let Some(placed) = placed {
+            if let Some((placed, divided, work)) = result {
+                self.work += work;
                 self.offer(model, placed.device_of_unit, "annealing");
+                self.offer(model, divided.device_of_unit, "annealing and division of pairs");
             }
         }
     }
 
     /// Asks an integer programming back end when the program is of a size it can handle.
     fn program(&mut self, model: &LoadModel<'_>, limits: &Limits) {
+        if model.units.len() * model.k > HIGHS_TERMS {
+            return;
+        }
         let backend = if limits.highs { Backend::best_available().0 } else { Backend::Microlp };
         let start = self.best.as_ref().map(|b| b.device_of_unit.clone());
         let horizon = self.value() * (1.0 + 1e-9);

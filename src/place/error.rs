@@ -2,7 +2,8 @@
 //!
 //! Codes: P001 the text is not in the grammar, P002 the problem contradicts itself, P003 a limit is exceeded,
 //! P004 no placement can exist, P005 no placement was found within the work limit, P006 the file is not the
-//! MSR format.
+//! MSR format, P008 the text is not in the LP form, P009 the file is not in the TMPC form, P010 the
+//! program is not one of Helix, P011 the file is not text.
 
 use thiserror::Error;
 
@@ -51,6 +52,23 @@ impl PlaceError {
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         PlaceError::new("P005", "problem", message, "raise the work limit, or give the devices more memory")
+    }
+
+    pub(crate) fn lp(line: usize, message: impl Into<String>) -> Self {
+        PlaceError::new("P008", format!("line {line}"), message, "the reader takes the LP text form")
+    }
+
+    pub(crate) fn helix(place: impl Into<String>, message: impl Into<String>) -> Self {
+        let hint = "the reader takes the placement programs of Helix with their variables hold_, start_, switch_, flow_";
+        PlaceError::new("P010", place, message, hint)
+    }
+
+    pub(crate) fn unreadable(message: impl Into<String>) -> Self {
+        PlaceError::new("P011", "file", message, "problems are UTF-8 text, plain or gzipped")
+    }
+
+    pub(crate) fn tmpc(place: impl Into<String>, message: impl Into<String>) -> Self {
+        PlaceError::new("P009", place, message, "the reader takes Piper's JSON with TMPCs per node")
     }
 
     pub(crate) fn msr(place: impl Into<String>, message: impl Into<String>) -> Self {

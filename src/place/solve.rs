@@ -9,23 +9,29 @@ use crate::load::LoadModel;
 use crate::problem::Problem;
 use crate::schedule::{Schedule, list_schedule};
 use crate::units::Units;
-use crate::{latency, msr, msr_latency, solution, text};
+use crate::{helix, latency, msr, msr_latency, piper, solution, text};
 
 /// The forms of problem file that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Format {
     /// Our own text form.
     Partita,
     /// The compact JSON form of the MSR instances.
     Msr,
+    /// The placement programs of Helix in the LP form.
+    Helix,
+    /// The TMPC problems of Piper.
+    Piper(piper::Options),
 }
 
 impl Format {
-    /// Reads the word used on the command line: `partita` or `msr`.
+    /// Reads the word used on the command line: `partita`, `msr`, `helix` or `piper`.
     pub fn from_word(word: &str) -> Option<Format> {
         match word {
             "partita" => Some(Format::Partita),
             "msr" => Some(Format::Msr),
+            "helix" => Some(Format::Helix),
+            "piper" => Some(Format::Piper(piper::Options::default())),
             _ => None,
         }
     }
@@ -110,6 +116,8 @@ pub fn solve_text(
     limits: &Limits,
 ) -> Result<(Answer, String), PlaceError> {
     match format {
+        Format::Helix => helix::solve_text(input, limits),
+        Format::Piper(options) => piper::solve_text(input, &options),
         Format::Partita => {
             let problem = text::parse(input)?;
             let answer = solve(&problem, objective, limits)?;

@@ -15,6 +15,50 @@ fn near(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-7 * (1.0 + a.abs())
 }
 
+/// Cases per objective: few by default, `PARTITA_CASES` of them when it is set.
+fn cases(default: u64) -> u64 {
+    std::env::var("PARTITA_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+/// Problems of up to nine operators on up to three devices with memory limits, unsupported pairs, colocation, pins
+/// and unlike links, both communication models.
+fn many(cases: u64, most_tasks: u64) -> impl Iterator<Item = partita_place::Problem> {
+    (0..cases).map(move |seed| {
+        let (n, k) = (1 + seed % most_tasks, 2 + seed / most_tasks % 2);
+        random_problem(seed, n as usize, k as usize, seed % 5 < 2)
+    })
+}
+
+#[test]
+fn many_bottlenecks_equal_brute_force() {
+    for p in many(cases(270), 9) {
+        let best = placements(&p).iter().map(|d| bottleneck(&p, d)).fold(f64::INFINITY, f64::min);
+        match solve(&p, Objective::Bottleneck, &limits()) {
+            Ok(answer) => {
+                assert_eq!(check(&p, Objective::Bottleneck, &answer), vec![], "{}", p.name);
+                assert!(near(answer.value, best), "{}: {} against {best}", p.name, answer.value);
+            }
+            Err(e) => assert!(best.is_infinite(), "{}: {e}, but {best} exists", p.name),
+        }
+    }
+}
+
+/// The brute force tries all orders, so it is made smaller unless more is asked for.
+#[test]
+fn many_latencies_equal_brute_force() {
+    let most_tasks = if std::env::var_os("PARTITA_CASES").is_some() { 9 } else { 5 };
+    for p in many(cases(100), most_tasks) {
+        let best = placements(&p).iter().fold(f64::INFINITY, |best, d| shortest(&p, d, best));
+        match solve(&p, Objective::Latency, &limits()) {
+            Ok(answer) => {
+                assert_eq!(check(&p, Objective::Latency, &answer), vec![], "{}", p.name);
+                assert!(near(answer.value, best), "{}: {} against {best}", p.name, answer.value);
+            }
+            Err(e) => assert!(best.is_infinite(), "{}: {e}, but {best} exists", p.name),
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
