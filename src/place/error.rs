@@ -2,7 +2,7 @@
 //!
 //! Codes: P001 the text is not in the grammar, P002 the problem contradicts itself, P003 a limit is exceeded,
 //! P004 no placement can exist, P005 no placement was found within the work limit, P006 the file is not the
-//! MSR format.
+//! MSR format, P007 the file is not a strategy-selection problem.
 
 use thiserror::Error;
 
@@ -56,5 +56,10 @@ impl PlaceError {
     pub(crate) fn msr(place: impl Into<String>, message: impl Into<String>) -> Self {
         let hint = "the reader takes the format msr-dnn-partitioning/compact-v1";
         PlaceError::new("P006", place, message, hint)
+    }
+
+    pub(crate) fn strategy(place: impl Into<String>, message: impl Into<String>) -> Self {
+        let hint = "the reader takes the JSON of google/iopddl, plain or gzipped";
+        PlaceError::new("P007", place, message, hint)
     }
 }

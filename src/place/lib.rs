@@ -9,7 +9,7 @@
 //!
 //! Reading order: `problem`, `answer`, `solve`; then `units` and `load` with `dpl`, `anneal`, `exact_load`,
 //! `bottleneck`, or `jobs` and `schedule` with `heft`, `improve`, `exact`, `latency`; `milp`, `ilp` and the back
-//! ends `microlp` and `highs`; `text`, `solution` and `msr` for files.
+//! ends `microlp` and `highs`; `text`, `solution` and `msr` for files. `strategy` is a problem of its own.
 
 mod anneal;
 pub mod answer;
@@ -38,6 +38,7 @@ mod rng;
 pub mod schedule;
 pub mod solution;
 pub mod solve;
+pub mod strategy;
 pub mod text;
 mod units;
 mod wire;
