@@ -4,7 +4,7 @@ use super::Io;
 use super::args::{PlaceArgs, PlaceFormat, PlaceVariant};
 use crate::error::{Error, Result};
 use partita_place::piper::{self, Variant};
-use partita_place::{Format, Limits, solve_text, text_of};
+use partita_place::{Format, Limits, solve_text, strategy, text_of};
 
 pub(super) fn execute(args: &PlaceArgs, io: &mut Io) -> Result<()> {
     let format = match args.format {
@@ -12,13 +12,7 @@ pub(super) fn execute(args: &PlaceArgs, io: &mut Io) -> Result<()> {
         PlaceFormat::Msr => Format::Msr,
         PlaceFormat::Helix => Format::Helix,
         PlaceFormat::Piper => Format::Piper(piper_options(args)),
-        PlaceFormat::Iopddl => {
-            return Err(Error::new(
-                "U030",
-                "this form of placement problem is not supported yet",
-                "use partita, msr, helix or piper",
-            ));
-        }
+        PlaceFormat::Iopddl => return select(args, io),
     };
     let bytes = std::fs::read(&args.file).map_err(|e| Error::io("read", &args.file, &e))?;
     let letter = |e: partita_place::PlaceError| {
@@ -57,4 +51,26 @@ fn piper_options(args: &PlaceArgs) -> piper::Options {
 fn digits(x: f64) -> String {
     let places = if x > 0.0 && x < 1.0 { 6 + (-x.log10()) as usize } else { 6 };
     format!("{x:.places$}")
+}
+
+/// Selects a strategy per node; the file, plain or gzipped, is read as a stream since it may be very large.
+fn select(args: &PlaceArgs, io: &mut Io) -> Result<()> {
+    let file = std::fs::File::open(&args.file).map_err(|e| Error::io("read", &args.file, &e))?;
+    let work = args.work.unwrap_or(strategy::DEFAULT_WORK);
+    let limits = Limits { work, threads: args.threads, ..Limits::default() };
+    (io.progress)("solving");
+    let (answer, solution) = strategy::solve_reader(file, &limits)
+        .map_err(|e| Error::new("P001", e.to_string(), "see the problem file").in_file(&args.file))?;
+    std::fs::write(&args.output, solution).map_err(|e| Error::io("write", &args.output, &e))?;
+    io.write(&format!(
+        "value {}, bound {} ({}), gap {:.3} %, {}; peak usage {}, {} nodes searched, {} work\n",
+        answer.value,
+        answer.lower_bound,
+        answer.bound_kind,
+        100.0 * answer.gap,
+        answer.status.word(),
+        answer.peak_usage,
+        answer.core_nodes,
+        answer.work_used
+    ))
 }

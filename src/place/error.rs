@@ -2,8 +2,8 @@
 //!
 //! Codes: P001 the text is not in the grammar, P002 the problem contradicts itself, P003 a limit is exceeded,
 //! P004 no placement can exist, P005 no placement was found within the work limit, P006 the file is not the
-//! MSR format, P008 the text is not in the LP form, P009 the file is not in the TMPC form, P010 the
-//! program is not one of Helix, P011 the file is not text.
+//! MSR format, P007 the file is not a strategy-selection problem, P008 the text is not in the LP form, P009 the
+//! file is not in the TMPC form, P010 the program is not one of Helix, P011 the file is not text.
 
 use thiserror::Error;
 
@@ -74,5 +74,10 @@ impl PlaceError {
     pub(crate) fn msr(place: impl Into<String>, message: impl Into<String>) -> Self {
         let hint = "the reader takes the format msr-dnn-partitioning/compact-v1";
         PlaceError::new("P006", place, message, hint)
+    }
+
+    pub(crate) fn strategy(place: impl Into<String>, message: impl Into<String>) -> Self {
+        let hint = "the reader takes the JSON of google/iopddl, plain or gzipped";
+        PlaceError::new("P007", place, message, hint)
     }
 }

@@ -8,8 +8,9 @@
 //! solvers.
 //!
 //! Reading order: `problem`, `answer`, `solve`; then `units` and `load` with `dpl`, `anneal`, `resplit`, `exact_load`,
-//! `bottleneck` and its bound in `frontier` and `prices`, or `jobs` and `schedule` with `heft`, `improve`, `exact`, `latency`; `milp`, `ilp` and the back
-//! ends `microlp` and `highs`; `text`, `solution` and `msr` for files. `helix` and `piper` are problems of their own.
+//! `bottleneck` and its bound in `frontier` and `prices`, or `jobs` and `schedule` with `heft`, `improve`, `exact`,
+//! `latency`; `milp`, `ilp` and the back ends `microlp` and `highs`; `text`, `solution` and `msr` for files. `helix`,
+//! `piper` and `strategy` are problems of their own.
 
 mod anneal;
 pub mod answer;
@@ -45,6 +46,7 @@ mod rng;
 pub mod schedule;
 pub mod solution;
 pub mod solve;
+pub mod strategy;
 pub mod text;
 mod units;
 mod wire;

@@ -182,10 +182,10 @@ fn a_device_that_is_absent() {
 }
 
 #[test]
-fn placement_forms_that_are_not_there_yet() {
+fn placement_problems_that_are_none() {
     let tool = Tool::new();
     tool.write("p.json", "{}");
-    tool.refused(&["place", "p.json", "--format", "iopddl", "-o", "s"], 3, "U030");
+    tool.refused(&["place", "p.json", "--format", "iopddl", "-o", "s"], 1, "P");
     tool.refused(&["place", "p.json", "--format", "msr", "-o", "s"], 1, "P");
     tool.write("p.problem", "problem x\ntask\n");
     tool.refused(&["place", "p.problem", "-o", "s"], 1, "P");

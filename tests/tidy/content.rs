@@ -13,6 +13,9 @@ const LARGE_FIXTURES: &[(&str, &str)] = &[
     ("fixtures/digits/digits.onnx", "trained weights"),
     ("fixtures/digits/images.npy", "360 images"),
     ("fixtures/digits/probabilities.npy", "an answer per image"),
+    ("fixtures/placement/asplos-2025-iopddl-B.json.gz", "an instance with a proven optimum"),
+    ("fixtures/placement/asplos-2025-iopddl-G.json.gz", "an instance with a known best"),
+    ("fixtures/placement/LICENSE-iopddl", "the licence of these"),
     ("fixtures/onnx/bad/groups.onnx", "nesting has to be deep to hurt"),
 ];
 
