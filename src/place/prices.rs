@@ -347,7 +347,11 @@ mod tests {
         let time = |rng: &mut Rng, d: usize| (d == 0 || rng.below(6) > 0).then(|| rng.below(40) as f64 / 4.0);
         let task = |rng: &mut Rng, t: usize| Task {
             name: format!("t{t}"),
-            time_us: if t % 3 == 0 { (0..k).map(|d| time(rng, d)).collect() } else { vec![time(rng, 0); k] },
+            time_us: if t.is_multiple_of(3) {
+                (0..k).map(|d| time(rng, d)).collect()
+            } else {
+                vec![time(rng, 0); k]
+            },
             memory_bytes: 0,
             colocate: None,
             pin: None,
