@@ -31,7 +31,7 @@ fn many(cases: u64, most_tasks: u64) -> impl Iterator<Item = partita_place::Prob
 
 #[test]
 fn many_bottlenecks_equal_brute_force() {
-    for p in many(cases(270), 9) {
+    for p in many(cases(180), 9) {
         let best = placements(&p).iter().map(|d| bottleneck(&p, d)).fold(f64::INFINITY, f64::min);
         match solve(&p, Objective::Bottleneck, &limits()) {
             Ok(answer) => {
@@ -47,7 +47,7 @@ fn many_bottlenecks_equal_brute_force() {
 #[test]
 fn many_latencies_equal_brute_force() {
     let most_tasks = if std::env::var_os("PARTITA_CASES").is_some() { 9 } else { 5 };
-    for p in many(cases(100), most_tasks) {
+    for p in many(cases(60), most_tasks) {
         let best = placements(&p).iter().fold(f64::INFINITY, |best, d| shortest(&p, d, best));
         match solve(&p, Objective::Latency, &limits()) {
             Ok(answer) => {
