@@ -110,10 +110,14 @@ impl Sizes {
         }
     }
 
-    /// The way that takes the fewest cycles. Only the direct one multiplies faster in bfloat16.
+    /// The way that takes the fewest cycles. Only the direct one multiplies faster in bfloat16, once it has rounded.
     fn counted(&self, precision: Precision) -> &'static str {
-        let rate = if precision == Precision::Bf16 { 2.0 } else { 1.0 };
-        let mut best = (ALGORITHMS[0], self.direct() * MARGIN / rate);
+        let windows = (self.images * self.height * self.width) as f64;
+        let direct = match precision {
+            Precision::Bf16 => self.direct() / 2.0 + windows * rounding(9 * self.inputs, 9),
+            Precision::F32 => self.direct(),
+        };
+        let mut best = (ALGORITHMS[0], direct * MARGIN);
         for way in &WAYS {
             let cycles = self.squares(way);
             if cycles < best.1 {
@@ -124,18 +128,24 @@ impl Sizes {
     }
 }
 
-/// Cycles per element of depth to gather and round a window to bfloat16, per kernel element, and per window.
-const ROUND: f64 = 0.2;
+/// Cycles per element of depth to gather and round a window to bfloat16, or a row that lies in one piece; per kernel
+/// element, and per window.
+const ROUND: f64 = 0.5;
+const ROUND_ROW: f64 = 0.2;
 const ROUND_TAP: f64 = 10.0;
 const ROUND_WINDOW: f64 = 40.0;
+
+/// Cycles to gather and round one window.
+fn rounding(depth: usize, taps: usize) -> f64 {
+    let windows = if taps > 1 { ROUND } else { ROUND_ROW };
+    depth as f64 * windows + taps as f64 * ROUND_TAP + ROUND_WINDOW
+}
 
 /// Whether a convolution gains from multiplying in bfloat16 at twice the rate, when its windows must be rounded first.
 /// `depth` is that of a group's product, `outputs` its output channels.
 pub(crate) fn rounding_pays(depth: usize, taps: usize, outputs: usize) -> bool {
-    let depth_cycles = depth as f64;
-    let direct = depth_cycles * outputs.next_multiple_of(16) as f64 / RATE / DIRECT;
-    let rounding = depth_cycles * ROUND + taps as f64 * ROUND_TAP + ROUND_WINDOW;
-    direct / 2.0 + rounding < direct
+    let direct = depth as f64 * outputs.next_multiple_of(16) as f64 / RATE / DIRECT;
+    direct / 2.0 + rounding(depth, taps) < direct
 }
 
 #[cfg(test)]

@@ -532,7 +532,9 @@ fn algorithm(ctx: &Ctx, node: &Node, windows: &Windows) -> Option<&'static str> 
         inputs: known(&w.shape[1])?,
         outputs: known(&w.shape[0])?,
     };
-    Some(sizes.algorithm(ctx.precision, ctx.measured))
+    // What gains nothing from rounding is computed in f32, and chosen as such.
+    let rounds = ctx.precision == Precision::Bf16 && rounding_pays_for(ctx, node);
+    Some(sizes.algorithm(if rounds { Precision::Bf16 } else { Precision::F32 }, ctx.measured))
 }
 
 fn conv_transpose(ctx: &Ctx, node: &Node) -> Option<Own> {
